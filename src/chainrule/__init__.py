@@ -1,0 +1,1 @@
+"""chainrule: deep learning that shows its work."""
