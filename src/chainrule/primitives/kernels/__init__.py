@@ -1,0 +1,1 @@
+"""NumPy evaluation of the structured primitives: pure functions on ndarrays."""
