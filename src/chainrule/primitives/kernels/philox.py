@@ -64,8 +64,8 @@ def fold(key: int, data: int) -> int:
     """A new 64-bit key from a key and an integer, for splitting one stream into many.
 
     The first 64 bits of Philox under ``key`` at the counter (low(data), high(data), 0, 1): the last
-    word keeps these counters apart from those of :func:`philox_bits`, so a derived key never
-    equals bits that the parent stream gives out.
+    word keeps these counters apart from those that :func:`philox_bits` uses under the same key.
+    Different ``data`` (modulo 2^64) under one key encrypt different counters.
     """
     words = [np.array([v], np.uint64) for v in (data & MASK32, data >> 32 & MASK32, 0, 1)]
     philox_rounds(*words, key)
