@@ -37,7 +37,7 @@ clean:
 	find src tests tools -type d -name __pycache__ -exec rm -rf {} + 2>/dev/null || true
 
 # One environment. A stamp file is written when a step is done, so the next run starts at once;
-# a change of pyproject.toml or of the version installs again. The sources are installed in place.
+# a change of pyproject.toml installs again. The sources are installed in place.
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "chainrule needs Python 3.11 or later and '$(PYTHON)' is not;" \
@@ -48,10 +48,10 @@ $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/installed-full: $(VENV)/made pyproject.toml src/chainrule/version.py
+$(VENV)/installed-full: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[full]'
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/made pyproject.toml src/chainrule/version.py
+$(VENV)/installed-dev: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/installed-full
