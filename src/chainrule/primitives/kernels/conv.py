@@ -4,7 +4,7 @@ Layout: images (N, C, *spatial), weights (O, C / groups, *kernel). With rows w o
 (C / groups) * taps, and a matrix of columns that holds, for each output position, the inputs under
 the kernel there (im2col), each direction is one product for each group and chunk of the batch:
 
-    forward  y = w @ columns(x)      weight  dw = g @ columns(x)^T      input  columns(dx) += w^T @ g
+    forward  y = w @ columns(x)    weight  dw = g @ columns(x)^T    input  columns(dx) += w^T @ g
 
 The columns are gathered with the batch inside the channels, (C, *kernel, N, *grid), so that the
 product is one large one, and a chunk of the batch at a time, so that they stay in the cache.
@@ -23,7 +23,7 @@ Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
 
 CHUNK_BYTES = 4 << 20  # columns of one chunk of the batch
-BLOCK_BYTES = 64 << 20  # columns of one image, beyond which it is cut along its first axis
+BLOCK_BYTES = 8 << 20  # columns of one image, beyond which it is cut along its first axis
 WASTE = 1.6  # columns on the padded grid may be this many times as many as on the output's
 
 ALL = slice(None)
@@ -91,12 +91,8 @@ def conv_backward_input(
         dx = np.zeros(shape, g.dtype)
         dx[(..., *(slice(None, None, s) for s in stride))] = product
         return dx
-    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    # Two ways. As a correlation of g with the flipped kernel, columns of g are gathered; else columns
-    # of dx are computed and added up, at about twice the cost of gathering for each.
-    gathered, added = w.shape[0] * math.prod(input_spatial), channels * math.prod(g.shape[2:])
-    fits = all(max(pair) <= r for pair, r in zip(padding, reach, strict=True))
-    if fits and all(s == 1 for s in stride) and gathered <= 2 * added:
+    if _by_gathering(w, input_spatial, g.shape[2:], stride, padding, dilation, groups):
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         mirrored = [(r - lo, r - hi) for r, (lo, hi) in zip(reach, padding, strict=True)]
         return conv_forward(g, _flipped(w, groups), stride, mirrored, dilation, groups)
     dx = np.zeros(shape, g.dtype)
@@ -124,15 +120,35 @@ def conv_backward_weight(
         return np.zeros(shape, x.dtype)
     if _pointwise(kernel, padding):
         x = x[(..., *(slice(None, None, s) for s in stride))]
-        return np.matmul(_flat(g, groups), _flat(x, groups).swapaxes(2, 3)).sum(0).reshape(shape)
+        return np.matmul(_long(g, groups), _long(x, groups).swapaxes(1, 2)).reshape(shape)
     arguments = stride, padding, dilation, groups
-    # On the padded grid, positions outside the output meet a zero in g. That is harmless unless x is
-    # infinite or NaN there; then the result shows it, and is computed again on the exact grid.
+    # On the padded grid, positions outside the output meet a zero in g. That is harmless unless x
+    # is infinite or NaN there; then the result shows it, and is computed again on the exact grid.
     with np.errstate(invalid="ignore", over="ignore"):
         dw = _weight(x, g, kernel, *arguments, exact=False)
     if not np.isfinite(dw).all():
         dw = _weight(x, g, kernel, *arguments, exact=True)
     return dw.reshape(shape)
+
+
+def _by_gathering(
+    w: np.ndarray,
+    spatial: Ints,
+    out: Ints,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
+) -> bool:
+    """Whether dx is best had as a correlation of g with the flipped kernel (at stride 1).
+
+    Then columns of g are gathered; otherwise columns of dx are computed and added up, at about
+    twice the cost for each. Padding beyond the kernel's reach has no mirror image.
+    """
+    reach = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
+    gathered, added = w.shape[0] * math.prod(spatial), w.shape[1] * groups * math.prod(out)
+    fits = all(max(pair) <= r for pair, r in zip(padding, reach, strict=True))
+    return fits and all(s == 1 for s in stride) and gathered <= 2 * added
 
 
 def _pointwise(kernel: Ints, padding: Pairs) -> bool:
@@ -147,6 +163,11 @@ def _rows(w: np.ndarray, groups: int) -> np.ndarray:
 def _flat(x: np.ndarray, groups: int) -> np.ndarray:
     """Images as (N, groups, channels / groups, positions)."""
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
+
+
+def _long(x: np.ndarray, groups: int) -> np.ndarray:
+    """Images as (groups, channels / groups, N * positions)."""
+    return x.swapaxes(0, 1).reshape(groups, x.shape[1] // groups, -1)
 
 
 def _flipped(w: np.ndarray, groups: int) -> np.ndarray:
@@ -221,7 +242,9 @@ class _Windows:
         flat = np.zeros((self.channels, n * self.area + self.slack), self.dtype)
         e, channel = self.dtype.itemsize, flat.strides[0]
         image, window = [s * e for s in self.steps], [s * e for s in self.grid_steps]
-        images = as_strided(flat, (self.channels, n, *self.padded), (channel, self.area * e, *image))
+        images = as_strided(
+            flat, (self.channels, n, *self.padded), (channel, self.area * e, *image)
+        )
         taps = [s * e for s in self.tap_steps]
         shape = (self.channels, *self.kernel, n, *self.grid)
         return flat, images, as_strided(flat, shape, (channel, *taps, self.area * e, *window))
@@ -281,7 +304,10 @@ def _add_input(g, w, stride, padding, dilation, groups, dx) -> None:
         n = part.stop - part.start
         if n != held:
             flat, images, views = windows.buffer(n)
-            spread, columns = np.zeros((o, n, *windows.grid), g.dtype), np.empty(views.shape, g.dtype)
+            spread, columns = (
+                np.zeros((o, n, *windows.grid), g.dtype),
+                np.empty(views.shape, g.dtype),
+            )
             held = n
         flat.fill(0)
         spread[windows.crop] = g[part].swapaxes(0, 1)

@@ -82,7 +82,7 @@ INVERSE_CENTRE = {
          2.616050280817021, 0.19336588186820738),
     ),
 }  # fmt: skip
-# erfinv(x) for |x| > 3/4 in r - start, where r = sqrt(-log(1 - |x|)): (start, ratio) by rising start.
+# erfinv(x) for |x| > 3/4 in r - start, r = sqrt(-log(1 - |x|)), as (start, ratio) by rising start.
 INVERSE_TAILS = {
     np.dtype(np.float32): (
         (1.125, Ratio(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -9,6 +10,10 @@ import numpy as np
 
 Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
+Tap = tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]
+
+CHUNK_BYTES = 1 << 19  # of the images worked on at a time, so that they stay in the cache
+ALL = slice(None)
 
 
 def pool_output_shape(
@@ -32,7 +37,7 @@ def pool_output_shape(
 
 def _taps(
     spatial: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, out: Ints
-) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+) -> Iterator[Tap]:
     """Each kernel tap with the output region that it serves and the input region that it reads.
 
     Output position i meets input position ``i stride + tap dilation - lo``; the regions hold the
@@ -56,6 +61,13 @@ def _taps(
             yield tap, tuple(to), tuple(at)
 
 
+def _chunks(planes: int, plane_bytes: int) -> Iterator[slice]:
+    """Parts of a stack of planes that fit in CHUNK_BYTES."""
+    size = max(1, CHUNK_BYTES // max(1, plane_bytes))
+    for start in range(0, planes, size):
+        yield slice(start, start + size)
+
+
 def max_pool_argmax(
     x: np.ndarray,
     kernel: Ints,
@@ -67,21 +79,49 @@ def max_pool_argmax(
     """Flat index (int64) into the spatial axes of x of each window's maximum.
 
     x: (N, C, *spatial) -> (N, C, *out_spatial). The first of equal maxima wins, in row-major
-    order; a NaN counts as larger than everything. Padding never wins.
+    order; a NaN counts as larger than everything. Padding never wins: a window that meets no
+    element of x gives -1.
     """
-    spatial = x.shape[2:]
-    flat = np.arange(np.prod(spatial, dtype=np.int64)).reshape(spatial)
-    shape = (*x.shape[:2], *out_spatial)
-    index = np.full(shape, -1, np.int64)
-    best = np.zeros(shape, x.dtype)
-    for _, to, at in _taps(spatial, kernel, stride, padding, dilation, out_spatial):
-        value, so_far, where = x[(..., *at)], best[(..., *to)], index[(..., *to)]
-        better = (value > so_far) | (where < 0)
-        if x.dtype.kind == "f":
-            better |= (value != value) & (so_far == so_far)
-        np.copyto(so_far, value, where=better)
-        np.copyto(where, flat[at], where=better)
-    return index
+    spatial, out = x.shape[2:], tuple(out_spatial)
+    index = np.full((x.shape[0] * x.shape[1], *out), -1, np.int64)
+    taps = list(_taps(spatial, kernel, stride, padding, dilation, out))
+    if index.size == 0 or not taps:
+        return index.reshape(*x.shape[:2], *out)
+    steps = [math.prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    offsets = np.array([np.dot(np.multiply(tap, dilation), steps) for tap, _, _ in taps], np.int64)
+    starts, met = np.zeros(out, np.int64), np.zeros(out, bool)
+    for axis, (step, s, (lo, _)) in enumerate(zip(steps, stride, padding, strict=True)):
+        place = (np.arange(out[axis]) * s - lo) * step
+        starts += place.reshape(-1, *(1,) * (len(out) - axis - 1))
+    for _, to, _ in taps:
+        met[to] = True
+    planes = x.reshape(-1, *spatial)
+    for part in _chunks(len(planes), starts.nbytes):
+        np.take(offsets, _first_maximum(planes[part], taps, out), out=index[part], mode="clip")
+        index[part] += starts
+    if not met.all():
+        index[:, ~met] = -1
+    return index.reshape(*x.shape[:2], *out)
+
+
+def _first_maximum(planes: np.ndarray, taps: list[Tap], out: tuple[int, ...]) -> np.ndarray:
+    """The position in ``taps`` of each window's first maximum: the number of taps before it."""
+    lowest = -np.inf if planes.dtype.kind == "f" else np.iinfo(planes.dtype).min
+    best = np.full((len(planes), *out), lowest, planes.dtype)
+    for _, to, at in taps:
+        so_far = best[(ALL, *to)]
+        np.maximum(so_far, planes[(ALL, *at)], out=so_far)
+    has_nan = planes.dtype.kind == "f" and bool(np.isnan(best).any())
+    before = np.ones(best.shape, bool)  # still before the maximum
+    count = np.zeros(best.shape, np.min_scalar_type(len(taps)))
+    for _, to, at in taps[:-1]:
+        value = planes[(ALL, *at)]
+        differs = value != best[(ALL, *to)]
+        if has_nan:
+            differs &= value == value
+        before[(ALL, *to)] &= differs
+        count += before
+    return count
 
 
 def window_sum(
@@ -93,10 +133,14 @@ def window_sum(
     out_spatial: Ints,
 ) -> np.ndarray:
     """Sum of each window; positions outside x count as zero. (N, C, *spatial) -> (N, C, *out)."""
-    y = np.zeros((*x.shape[:2], *out_spatial), x.dtype)
-    for _, to, at in _taps(x.shape[2:], kernel, stride, padding, dilation, out_spatial):
-        y[(..., *to)] += x[(..., *at)]
-    return y
+    planes = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    y = np.zeros((len(planes), *out_spatial), x.dtype)
+    taps = list(_taps(x.shape[2:], kernel, stride, padding, dilation, out_spatial))
+    for part in _chunks(len(planes), planes[:1].nbytes):
+        source, target = planes[part], y[part]
+        for _, to, at in taps:
+            target[(ALL, *to)] += source[(ALL, *at)]
+    return y.reshape(*x.shape[:2], *out_spatial)
 
 
 def window_spread(
@@ -108,7 +152,11 @@ def window_spread(
     in_spatial: Ints,
 ) -> np.ndarray:
     """Adjoint of :func:`window_sum`: adds each g to every position of its window."""
-    dx = np.zeros((*g.shape[:2], *in_spatial), g.dtype)
-    for _, to, at in _taps(in_spatial, kernel, stride, padding, dilation, g.shape[2:]):
-        dx[(..., *at)] += g[(..., *to)]
-    return dx
+    planes = g.reshape(g.shape[0] * g.shape[1], *g.shape[2:])
+    dx = np.zeros((len(planes), *in_spatial), g.dtype)
+    taps = list(_taps(in_spatial, kernel, stride, padding, dilation, g.shape[2:]))
+    for part in _chunks(len(planes), dx[:1].nbytes):
+        source, target = planes[part], dx[part]
+        for _, to, at in taps:
+            target[(ALL, *at)] += source[(ALL, *to)]
+    return dx.reshape(*g.shape[:2], *in_spatial)
