@@ -1,0 +1,300 @@
+"""Nodes and values: what a primitive is, how one is applied, and how its application is remembered.
+
+`apply(primitive, *tensors, **params)` is the one gate through which every number passes:
+
+1. `primitive.infer` checks shapes and dtypes and says what comes out;
+2. `primitive.evaluate` computes it, in NumPy, at once;
+3. if an input needs a gradient, a `Node` remembers the application: where each input came from
+   (an edge of the graph) and those values, and only those, that the derivative will read.
+
+A tensor here has *value semantics*: assigning to one replaces its array and never writes into it.
+What a node has saved can therefore not change behind its back, and no version counters are needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from chainrule.dtypes import DType, is_float
+from chainrule.errors import ChainruleError, users_line
+
+if TYPE_CHECKING:
+    from chainrule.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+
+class Spec(NamedTuple):
+    """The shape and dtype of a value that need not exist (yet, or any more)."""
+
+    shape: Shape
+    dtype: DType
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+class Primitive:
+    """One of the few operations that everything is made of, all that is known of it side by side.
+
+    Arguments:
+        name: its name in graphs and messages.
+        formula: what it computes, in a line.
+        inputs: the names of its inputs, in order; `("*xs",)` where their number is free.
+        infer: `(*inputs, **params) -> Spec` (or a tuple of them); raises `ShapeError` or `DTypeError`.
+        evaluate: `(*arrays, **params) -> array` (or a tuple of them), in NumPy.
+        derivatives: one rule per input, `(g, z, *inputs, **params) -> tensor` where `g` is the
+            gradient of the loss with respect to the output `z`; None for an input without one.
+            Or a single function `(needs, g, z, *inputs, **params) -> tuple` for all inputs at once.
+            Rules are written in tensor operations, so they can be differentiated again.
+        reads: the names of those inputs, and `z` for the output, whose *values* the rules read. The
+            rules get a `Spec` in place of any other, and its memory can be let go.
+        flops: `(outputs, *inputs, **params) -> int`; one for each element of the output if None.
+    """
+
+    __slots__ = (
+        "_flops", "derivatives", "evaluate", "formula", "infer", "inputs", "name", "reads", "variadic"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        formula: str,
+        inputs: tuple[str, ...],
+        infer: Callable[..., Any],
+        evaluate: Callable[..., Any],
+        derivatives: tuple[Callable[..., Any] | None, ...] | Callable[..., Any] | None = None,
+        reads: str = "",
+        flops: Callable[..., int] | None = None,
+    ):
+        self.name = name
+        self.formula = formula
+        self.inputs = inputs
+        self.infer = infer
+        self.evaluate = evaluate
+        self.derivatives = derivatives
+        self.reads = frozenset(reads.split())
+        self.variadic = inputs[:1] != () and inputs[0].startswith("*")
+        self._flops = flops
+
+    def __call__(self, *inputs: Any, **params: Any) -> Any:
+        return apply(self, *inputs, **params)
+
+    def flops(self, outputs: tuple[Any, ...], *inputs: Any, **params: Any) -> int:
+        """Floating-point operations of one application."""
+        if self._flops is not None:
+            return self._flops(outputs, *inputs, **params)
+        return sum(z.size for z in outputs)
+
+    def reads_input(self, position: int) -> bool:
+        """Whether the derivative reads the value of the input at `position`."""
+        return (self.inputs[0] if self.variadic else self.inputs[position]) in self.reads
+
+    def release(self) -> None:
+        """A primitive keeps nothing of an application; a user's function does."""
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}: {self.formula}>"
+
+
+class Leaf:
+    """Where a gradient ends: a tensor that the user made and asked a gradient for."""
+
+    __slots__ = ("__weakref__", "hooks", "sequence", "tensor")
+
+    def __init__(self, tensor: Value):
+        # A strong reference would make every leaf a cycle; a tensor that is gone needs no gradient.
+        self.tensor = weakref.ref(tensor)
+        self.hooks: dict[int, list[Callable[..., Any]]] = {}
+        self.sequence = next(_sequence)
+
+
+class Node:
+    """One application of a primitive, as the way back needs it."""
+
+    __slots__ = (
+        "__weakref__", "edges", "freed", "hooks", "input_specs", "output_specs", "params",
+        "primitive", "retained", "saved_inputs", "saved_outputs", "sequence",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        primitive: Any,
+        params: dict[str, Any],
+        inputs: tuple[Value, ...],
+        outputs: tuple[Array, ...],
+    ):
+        self.primitive = primitive
+        self.params = params
+        self.edges = tuple((x._node, x._slot) if x._node is not None else None for x in inputs)
+        self.input_specs = tuple(Spec(x._array.shape, x._array.dtype) for x in inputs)
+        self.output_specs = tuple(Spec(z.shape, z.dtype) for z in outputs)
+        reads = primitive.reads_input
+        self.saved_inputs = tuple(x._array if reads(i) else None for i, x in enumerate(inputs))
+        self.saved_outputs = outputs if "z" in primitive.reads else None
+        # Creation order is a topological order: a node is made after all that it depends on.
+        self.sequence = next(_sequence)
+        self.hooks: dict[int, list[Callable[..., Any]]] = {}
+        self.retained: dict[int, weakref.ref[Value]] = {}
+        self.freed = False
+
+    def free(self) -> None:
+        """Let the saved values go; the edges stay, so that a second use can be reported."""
+        self.saved_inputs = self.saved_outputs = ()
+        self.primitive.release()
+        self.freed = True
+
+    def input_values(self) -> list[Any]:
+        """The inputs as the derivative rules see them: tensors if read, specs otherwise."""
+        return [
+            spec if array is None else _rebuild(array, edge)
+            for array, edge, spec in zip(
+                self.saved_inputs, self.edges, self.input_specs, strict=True
+            )
+        ]
+
+    def output_values(self) -> Any:
+        """The output (a tuple if there are several) as the derivative rules see it."""
+        if self.saved_outputs is None:
+            values: list[Any] = list(self.output_specs)
+        else:
+            values = [
+                _rebuild(array, (self, slot) if is_float(array.dtype) else None)
+                for slot, array in enumerate(self.saved_outputs)
+            ]
+        return values[0] if len(values) == 1 else tuple(values)
+
+
+class Value:
+    """What the graph knows of a tensor: its array, and the node that it came from.
+
+    `_node` is None for a value that needs no gradient, a `Leaf` for one that the user asked a gradient
+    for, and a `Node` for one that was computed. `_slot` says which output of the node this is.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_node", "_slot", "grad")
+
+    _array: Array
+    _node: Node | Leaf | None
+    _slot: int
+    grad: Any
+
+    @property
+    def shape(self) -> Shape:
+        """The length of each axis, as a tuple."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+
+class _State(threading.local):
+    """What differs from thread to thread."""
+
+    grad_enabled: bool = True
+    observers: tuple[Callable[..., None], ...] = ()
+
+
+state = _State()
+_sequence = itertools.count()
+_tensor_class: type[Any] = Value
+
+
+def register_tensor_class(cls: type[Any]) -> type[Any]:
+    """Name the class that values are handed to the user as. Floor 1 calls this once."""
+    global _tensor_class
+    _tensor_class = cls
+    return cls
+
+
+def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor:
+    """Wrap an array as a tensor."""
+    tensor = _tensor_class.__new__(_tensor_class)
+    tensor._array = array
+    tensor._node = node
+    tensor._slot = slot
+    tensor.grad = None
+    return tensor
+
+
+def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
+    """A tensor whose elements are all `value`, stored once."""
+    return make(np.broadcast_to(np.asarray(value, dtype=dtype), shape))
+
+
+def _rebuild(array: Array, edge: tuple[Node | Leaf, int] | None) -> Tensor:
+    return make(array, *edge) if edge is not None else make(array)
+
+
+def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
+    """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
+    try:
+        primitive.infer(*inputs, **params)
+        with np.errstate(all="ignore"):
+            result = primitive.evaluate(*[x._array for x in inputs], **params)
+    except ChainruleError as error:
+        if error.line is None:
+            error.line = users_line()
+        raise
+    several = isinstance(result, tuple)
+    arrays = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
+    node = None
+    if state.grad_enabled and primitive.derivatives is not None:
+        for x in inputs:
+            if x._node is not None:
+                node = Node(primitive, params, inputs, arrays)
+                break
+    outputs = wrap_outputs(arrays, node)
+    for observer in state.observers:
+        observer(primitive, inputs, outputs, params)
+    return outputs if several else outputs[0]
+
+
+def wrap_outputs(arrays: tuple[Array, ...], node: Node | None) -> tuple[Any, ...]:
+    """The tensors that an application hands out; only real floating-point ones carry gradients."""
+    return tuple(
+        make(array, node if is_float(array.dtype) else None, slot)
+        for slot, array in enumerate(arrays)
+    )
+
+
+@contextlib.contextmanager
+def observe(callback: Callable[..., None]) -> Iterator[None]:
+    """Call `callback(primitive, inputs, outputs, params)` after each application in this thread.
+
+    Counting operations, hunting the first NaN and showing the work are all observers.
+    """
+    before = state.observers
+    state.observers = (*before, callback)
+    try:
+        yield
+    finally:
+        state.observers = before

@@ -1,0 +1,1 @@
+"""The few operations that everything is made of."""

@@ -1,0 +1,243 @@
+"""Random numbers: counter-based, seeded, splittable.
+
+A generator is a key and a counter. Number i of a stream is Philox4x32-10 (Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3", 2011) of the key at counter i // 4, so that any part of a stream
+can be computed by itself, in any order and on any number of threads, with the same result. Everything
+but the bits is composed of array functions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chainrule import array as xp
+from chainrule import dtypes
+from chainrule.array._core import as_shape
+from chainrule.errors import ArgumentError, DTypeError
+from chainrule.graph import make
+from chainrule.primitives import bits as p
+from chainrule.primitives.kernels.philox import fold
+
+if TYPE_CHECKING:
+    from chainrule.tensor import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+class Generator:
+    """A stream of random numbers.
+
+    Arguments:
+        seed: any integer; equal seeds give equal streams. None takes one from the operating system.
+
+    Attributes:
+        state: the key and the counter, a tensor of two uint64 numbers.
+    """
+
+    def __init__(self, seed: int | None = None):
+        self.manual_seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream of `seed` from its beginning; returns the generator."""
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise DTypeError(f"a seed is an integer, got {seed!r}.")
+        self.seed = int(seed)
+        # Folding spreads small seeds over all 64 bits of the key and takes in larger ones whole.
+        key, rest = 0, self.seed % (1 << 256)
+        while True:
+            key, rest = fold(key, rest & _MASK), rest >> 64
+            if not rest:
+                break
+        self.state = _make_state(key, 0)
+        return self
+
+    def bits(self, shape: Any) -> Tensor:
+        """Uniform 32-bit words (uint32); moves the counter on."""
+        shape = as_shape(shape)
+        words = p.random_bits(self.state, shape=shape)
+        self.state = p.advance(self.state, blocks=-(-math.prod(shape) // p.BLOCK))
+        return words
+
+    def split(self, n: int = 2) -> tuple[Generator, ...]:
+        """`n` generators with streams of their own, for parts that must not depend on each other.
+
+        The generator itself moves on, so that splitting again gives others.
+        """
+        if n < 1:
+            raise ArgumentError(f"split into {n} generators; n must be at least 1.")
+        key, counter = (int(v) for v in self.state._array)
+        base = fold(key, counter)
+        self.state = p.advance(self.state, blocks=1)
+        children = []
+        for i in range(n):
+            child = Generator(0)
+            child.seed = fold(base, i)
+            child.state = _make_state(child.seed, 0)
+            children.append(child)
+        return tuple(children)
+
+    def get_state(self) -> np.ndarray[Any, Any]:
+        """The key and the counter, for checkpoints."""
+        return np.array(self.state._array, dtype=np.uint64)
+
+    def set_state(self, state: Any) -> None:
+        """Go on from a state that `get_state` gave."""
+        values = np.asarray(state, dtype=np.uint64)
+        if values.shape != (2,):
+            raise ArgumentError(f"a random state is two uint64 numbers, got shape {values.shape}.")
+        self.state = make(values.copy())
+
+
+def _make_state(key: int, counter: int) -> Any:
+    return make(np.array([key, counter], dtype=np.uint64))
+
+
+default_generator = Generator(0)
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the generator that everything draws from that is not given one; returns it."""
+    return default_generator.manual_seed(seed)
+
+
+def get_state() -> np.ndarray[Any, Any]:
+    """The state of the default generator."""
+    return default_generator.get_state()
+
+
+def set_state(state: Any) -> None:
+    """Set the state of the default generator."""
+    default_generator.set_state(state)
+
+
+def split(n: int = 2) -> tuple[Generator, ...]:
+    """`n` generators split off the default one."""
+    return default_generator.split(n)
+
+
+def _float_dtype(dtype: Any) -> Any:
+    chosen = dtypes.float32 if dtype is None else dtypes.as_dtype(dtype)
+    if not dtypes.is_float(chosen):
+        raise DTypeError(f"this distribution is real; got dtype {chosen.name}.")
+    return chosen
+
+
+def _unit(shape: Any, dtype: Any, generator: Generator | None) -> Any:
+    """Uniform on [0, 1): 24 random bits for float32, 53 for float64."""
+    source = generator or default_generator
+    shape = as_shape(shape)
+    if dtype == dtypes.float32:
+        return xp.astype(source.bits(shape) >> 8, dtype) * 2.0**-24
+    words = xp.astype(source.bits((*shape, 2)), dtype)
+    high, low = xp.floor(words[..., 0] * 2.0**-5), xp.floor(words[..., 1] * 2.0**-6)
+    return (high * 2.0**26 + low) * 2.0**-53
+
+
+def uniform(
+    shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = None,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform on [low, high)."""
+    return _unit(shape, _float_dtype(dtype), generator) * (high - low) + low
+
+
+def normal(
+    shape: Any = (), mean: Any = 0.0, std: Any = 1.0, *, dtype: Any = None,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Normal, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v) and sin, in pairs."""
+    chosen, shape = _float_dtype(dtype), as_shape(shape)
+    n = math.prod(shape)
+    half = (n + 1) // 2
+    u = 1.0 - _unit((half,), chosen, generator)  # in (0, 1]: the logarithm is finite
+    v = _unit((half,), chosen, generator)
+    radius, angle = xp.sqrt(-2.0 * xp.log(u)), (2.0 * math.pi) * v
+    pairs = xp.concat([radius * xp.cos(angle), radius * xp.sin(angle)])
+    return xp.reshape(pairs[:n], shape) * std + mean
+
+
+def bernoulli(
+    p: Any, shape: Any = None, *, dtype: Any = None, generator: Generator | None = None
+) -> Tensor:
+    """1 with probability p, else 0; of dtype float32 by default. `shape` defaults to that of p."""
+    probability = xp.asarray(p)
+    wanted = probability.shape if shape is None else as_shape(shape)
+    hit = _unit(wanted, dtypes.float32, generator) < probability
+    return xp.astype(hit, dtypes.float32 if dtype is None else dtype)
+
+
+def integers(
+    low: int, high: int | None = None, shape: Any = (), *, dtype: Any = None,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniform integers in [low, high), or [0, low) if `high` is None; int64 by default.
+
+    From 64 random bits modulo the range: for ranges up to 2^40 the bias is below 2^-24.
+    """
+    if high is None:
+        low, high = 0, low
+    if high <= low:
+        raise ArgumentError(f"integers needs low < high, got {low} and {high}.")
+    shape = as_shape(shape)
+    words = xp.astype((generator or default_generator).bits((*shape, 2)), dtypes.uint64)
+    wide = (words[..., 0] << 32) | words[..., 1]
+    drawn = xp.astype(wide % int(high - low), dtypes.int64) + int(low)
+    return drawn if dtype is None else xp.astype(drawn, dtype)
+
+
+def exponential(
+    shape: Any = (), rate: Any = 1.0, *, dtype: Any = None, generator: Generator | None = None
+) -> Tensor:
+    """Exponential with density rate e^(-rate x)."""
+    return -xp.log(1.0 - _unit(shape, _float_dtype(dtype), generator)) / rate
+
+
+def permutation(n: int, *, generator: Generator | None = None) -> Tensor:
+    """A random order of 0, ..., n - 1: the order of n random 64-bit words."""
+    words = (generator or default_generator).bits((n, 2))._array.astype(np.uint64)
+    return make(np.argsort((words[:, 0] << np.uint64(32)) | words[:, 1], kind="stable"))
+
+
+def choice(
+    n: int, shape: Any = (), *, replace: bool = True, p: Any = None,
+    generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Random indices below n, uniform or with probabilities p; without `replace` no two are equal."""
+    shape = as_shape(shape)
+    count = math.prod(shape)
+    if not replace and count > n:
+        raise ArgumentError(f"cannot choose {count} of {n} without replacement.")
+    if p is None and replace:
+        return integers(n, shape=shape, generator=generator)
+    if p is None:
+        return xp.reshape(permutation(n, generator=generator)[:count], shape)
+    weights = np.asarray(xp.asarray(p).detach()._array, dtype=np.float64)
+    if weights.shape != (n,) or (weights < 0).any() or not weights.sum() > 0:
+        raise ArgumentError(f"p must be {n} weights >= 0 with a positive sum.")
+    if not replace:
+        if count > np.count_nonzero(weights):
+            raise ArgumentError(f"cannot choose {count} of {np.count_nonzero(weights)} possible.")
+        # Efraimidis and Spirakis (2006): the largest u^(1/w) are a weighted sample.
+        u = 1.0 - _unit((n,), dtypes.float64, generator)._array
+        with np.errstate(divide="ignore"):
+            keys = np.where(weights > 0, np.log(u) / weights, -np.inf)
+        return make(np.argsort(-keys, kind="stable")[:count].reshape(shape))
+    u = _unit((count,), dtypes.float64, generator)._array
+    edges = np.cumsum(weights) / weights.sum()
+    drawn = np.minimum(np.searchsorted(edges, u, side="right"), n - 1)
+    return make(drawn.astype(np.int64).reshape(shape))
+
+
+def categorical(
+    logits: Any, shape: Any = None, *, axis: int = -1, generator: Generator | None = None
+) -> Tensor:
+    """Indices drawn with probabilities softmax(logits) along `axis`, by the Gumbel-max trick."""
+    scores = xp.moveaxis(xp.asarray(logits).detach(), axis, -1)
+    wanted = scores.shape[:-1] if shape is None else as_shape(shape)
+    u = _unit((*wanted, scores.shape[-1]), dtypes.float64, generator)
+    gumbel = -xp.log(-xp.log(u + 2.0**-54))
+    return xp.argmax(scores + gumbel, axis=-1)
