@@ -143,12 +143,14 @@ def _by_gathering(
     """Whether dx is best had as a correlation of g with the flipped kernel (at stride 1).
 
     Then columns of g are gathered; otherwise columns of dx are computed and added up, at about
-    twice the cost for each. Padding beyond the kernel's reach has no mirror image.
+    twice the cost for each. Padding beyond the kernel's reach has no mirror image, and zeros around
+    g would turn an infinite weight into NaN where it does not belong.
     """
     reach = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
     gathered, added = w.shape[0] * math.prod(spatial), w.shape[1] * groups * math.prod(out)
     fits = all(max(pair) <= r for pair, r in zip(padding, reach, strict=True))
-    return fits and all(s == 1 for s in stride) and gathered <= 2 * added
+    cheap = all(s == 1 for s in stride) and gathered <= 2 * added
+    return fits and cheap and bool(np.isfinite(w).all())
 
 
 def _pointwise(kernel: Ints, padding: Pairs) -> bool:
