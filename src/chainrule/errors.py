@@ -61,6 +61,14 @@ class ArgumentError(ChainruleError, ValueError):
     """An argument outside its domain."""
 
 
+class ArgumentTypeError(ChainruleError, TypeError):
+    """An argument of the wrong type."""
+
+
+class ModuleError(ChainruleError, AttributeError):
+    """An attribute of a module that is not there, or cannot be set in this way."""
+
+
 class IndexingError(ChainruleError, IndexError):
     """An index outside its axis, or of a kind that cannot index."""
 
@@ -87,6 +95,10 @@ class DataError(ChainruleError, ValueError):
 
 class CheckpointError(ChainruleError, ValueError):
     """A file of weights or of a run's state that cannot be used."""
+
+
+class StateDictError(CheckpointError, RuntimeError):
+    """A `state_dict` whose keys or shapes are not those of the model."""
 
 
 class FileError(ChainruleError, OSError):
