@@ -79,8 +79,8 @@ def max_pool_argmax(
     """Flat index (int64) into the spatial axes of x of each window's maximum.
 
     x: (N, C, *spatial) -> (N, C, *out_spatial). The first of equal maxima wins, in row-major
-    order; a NaN counts as larger than everything. Padding never wins: a window that meets no
-    element of x gives -1.
+    order; a NaN counts as larger than everything, and the last of several wins, as in PyTorch.
+    Padding never wins: a window that meets no element of x gives -1.
     """
     spatial, out = x.shape[2:], tuple(out_spatial)
     index = np.full((x.shape[0] * x.shape[1], *out), -1, np.int64)
@@ -111,16 +111,14 @@ def _first_maximum(planes: np.ndarray, taps: list[Tap], out: tuple[int, ...]) ->
     for _, to, at in taps:
         so_far = best[(ALL, *to)]
         np.maximum(so_far, planes[(ALL, *at)], out=so_far)
-    has_nan = planes.dtype.kind == "f" and bool(np.isnan(best).any())
     before = np.ones(best.shape, bool)  # still before the maximum
     count = np.zeros(best.shape, np.min_scalar_type(len(taps)))
     for _, to, at in taps[:-1]:
-        value = planes[(ALL, *at)]
-        differs = value != best[(ALL, *to)]
-        if has_nan:
-            differs &= value == value
-        before[(ALL, *to)] &= differs
+        before[(ALL, *to)] &= planes[(ALL, *at)] != best[(ALL, *to)]
         count += before
+    if planes.dtype.kind == "f" and np.isnan(best).any():
+        for position, (_, to, at) in enumerate(taps):
+            np.copyto(count[(ALL, *to)], position, where=np.isnan(planes[(ALL, *at)]))
     return count
 
 
