@@ -23,6 +23,7 @@ class Dataset:
         name: what the data set is called in messages and logs.
         classes: the names of the classes, in the order of the labels; None for a regression.
         task: "classification", "regression" or None where it is not known.
+        feature_names: what the entries of an input vector are, or None.
         shape: the shape of one input.
         labels: the last entry of every sample, as one array.
         batched: whether `batch` indexes arrays, rather than calling `__getitem__` for each sample.
@@ -31,6 +32,7 @@ class Dataset:
     name: str = ""
     classes: list[str] | None = None
     task: str | None = None
+    feature_names: list[str] | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} must define __len__.")
@@ -112,7 +114,7 @@ class Dataset:
 
 
 def fetch_samples(dataset: Any, indices: np.ndarray) -> list[Any]:
-    """The samples at `indices`, one by one, or through PyTorch's `__getitems__` where there is one."""
+    """The samples at `indices`, one by one, or through PyTorch's `__getitems__` if it is there."""
     several = getattr(dataset, "__getitems__", None)
     if callable(several):
         return list(several(indices.tolist()))  # type: ignore[arg-type]
@@ -289,6 +291,7 @@ class _Derived(Dataset):
         self.name = getattr(dataset, "name", "")
         self.classes = getattr(dataset, "classes", None)
         self.task = getattr(dataset, "task", None)
+        self.feature_names = getattr(dataset, "feature_names", None)
 
     @property
     def batched(self) -> bool:

@@ -120,9 +120,9 @@ class Draws:
             np.arange(blocks, dtype=np.uint64)[None, :],
             (index >> np.uint64(32))[:, None],
         )
-        columns = [np.array(np.broadcast_to(word, shape)) for word in words]
-        philox.philox_rounds(*columns, self.key)
-        return np.stack(columns, axis=-1).reshape(len(index), -1)[:, :count]
+        a, b, c, d = (np.array(np.broadcast_to(word, shape)) for word in words)
+        philox.philox_rounds((a, b, c, d), self.key)
+        return np.stack([a, b, c, d], axis=-1).reshape(len(index), 4 * blocks)[:, :count]
 
     def uniform(self, count: int = 1, low: Any = 0.0, high: Any = 1.0) -> np.ndarray:
         """(N, count) numbers (float64) in the open interval (low, high)."""

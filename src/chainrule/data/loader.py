@@ -309,7 +309,7 @@ class DataLoader:
                 )
         self.set_epoch(epoch)
         self._skip, self.seed = batch, seed
-        if self._shuffles:
+        if self._shuffles and isinstance(self.sampler, RandomSampler):
             self.sampler.seed = seed
         if "sampler" in state and self._stateful is not None:
             self._stateful.load_state_dict(state["sampler"])

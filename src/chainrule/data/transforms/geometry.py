@@ -36,7 +36,7 @@ def _check_padding(padding: Any) -> tuple[int, int, int, int]:
 def pad(
     images: np.ndarray, padding: tuple[int, int, int, int], fill: Any = 0, mode: str = "constant"
 ) -> np.ndarray:
-    """Pad (N, C, H, W) by (left, top, right, bottom) pixels; `fill` is one number or one a channel."""
+    """Pad (N, C, H, W) by (left, top, right, bottom) pixels with one number, or one a channel."""
     left, top, right, bottom = padding
     if not any(padding):
         return images

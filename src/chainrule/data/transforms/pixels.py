@@ -19,7 +19,7 @@ from chainrule.errors import ArgumentError, DTypeError
 
 
 class ToFloat(Transform):
-    """Whole numbers to float32 in [0, 1]: `x / largest value of the dtype`; floats become float32."""
+    """Whole numbers to float32 in [0, 1]: `x / largest of the dtype`; floats become float32."""
 
     on_images = False
 
