@@ -230,16 +230,19 @@ def test_a_window_of_padding_alone_gives_zero():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_infinities_and_nans_stay_where_they_belong(value, stride):
-    """A position that no output reads, or reads through one tap, must not spoil the others."""
+@pytest.mark.parametrize(
+    ("image", "corner", "tap"), [(1, (0, 0), (0, 0)), (0, (0, 8), (0, 2)), (0, (8, 0), (2, 0))]
+)
+def test_infinities_and_nans_stay_where_they_belong(value, stride, image, corner, tap):
+    """A corner meets one tap of its channel and must not spoil the others."""
     case = Case((2, 2, 9, 9), (3, 2, 3, 3), (stride,) * 2, NONE, ONE)
     x, w, g = case.arrays()
-    x[0, 1, 0, 0] = value
+    x[(image, 1, *corner)] = value
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(conv.conv_forward(x, w, *case.how), direct(x, w, *case.how))
         dw = conv.conv_backward_weight(x, g, (3, 3), *case.how)
         spoiled = np.zeros(w.shape, bool)
-        spoiled[:, 1, 0, 0] = True  # the corner meets the first tap of its channel alone
+        spoiled[(slice(None), 1, *tap)] = True
         np.testing.assert_array_equal(~np.isfinite(dw), spoiled)
         clean = np.where(np.isfinite(x), x, 0)
         expected = conv.conv_backward_weight(clean, g, (3, 3), *case.how)

@@ -12,9 +12,9 @@ NARROW = 32  # rows of fewer elements are summed one element at a time
 def scatter_add(shape: Sequence[int], flat_index: np.ndarray, updates: np.ndarray) -> np.ndarray:
     """Zeros of ``shape`` with ``updates[i]`` added at row ``flat_index[i]``, for every i.
 
-    flat_index: (n,) int64, each from 0 to shape[0] - 1. updates: (n, *shape[1:]). Terms of one row
-    are added in the order of i (narrow floating-point rows in float64), so that the result is the
-    same on every run.
+    flat_index: (n,) int64, each from 0 to shape[0] - 1. updates: (n, *shape[1:]). Narrow
+    floating-point rows are summed in float64. The order of additions follows from the indices
+    alone, so that the result is the same on every run.
     """
     shape = tuple(shape)
     if updates.size == 0:
