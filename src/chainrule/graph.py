@@ -220,6 +220,7 @@ class _State(threading.local):
     """What differs from thread to thread."""
 
     grad_enabled: bool = True
+    backwards: int = 0  # calls of backward(); an optimiser asks whether one came since its last step
     observers: tuple[Callable[..., None], ...] = ()
 
 

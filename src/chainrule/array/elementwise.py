@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chainrule import dtypes
 from chainrule.array._core import (
     as_float,
@@ -224,7 +226,13 @@ def _bound(x: Any, bound: Any) -> Any:
             f"clip keeps the dtype of x, {x.dtype.name}, and cannot take a bound of {y.dtype.name};"
             " cast x or the bound."
         )
-    return to_dtype(y, x.dtype)
+    if not isinstance(bound, int | float):
+        return to_dtype(y, x.dtype)
+    # A Python number is weak: never rounded to the default dtype first, never wrapped around.
+    if x.dtype.kind in "ui":
+        range_ = np.iinfo(x.dtype)
+        bound = sorted((range_.min, bound, range_.max))[1]
+    return constant(bound, (), x.dtype)
 
 
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:

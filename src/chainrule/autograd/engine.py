@@ -15,7 +15,7 @@ from typing import Any
 from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import ChainruleError, GradError, GraphFreedError, ShapeError
-from chainrule.graph import Leaf, Node, Value, constant
+from chainrule.graph import Leaf, Node, Value, constant, state
 
 Target = tuple[Node | Leaf, int]
 
@@ -29,6 +29,7 @@ def backward(
     create_graph: bool = False,
 ) -> None:
     """Add dL/dx to `x.grad` for every leaf x (or for `inputs` alone)."""
+    state.backwards += 1
     targets = None if inputs is None else {(x._node, x._slot): x for x in inputs}
     found = run(
         outputs, gradients, targets, retain_graph=retain_graph, create_graph=create_graph
