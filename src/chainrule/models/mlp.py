@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chainrule import nn
-from chainrule.errors import ArgumentError
+from chainrule.errors import ArgumentError, unknown_name
 
 ACTIVATIONS = {
     "gelu": nn.GELU, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "silu": nn.SiLU, "tanh": nn.Tanh,
@@ -22,7 +22,7 @@ class MLP(nn.Sequential):
         activation: `"sigmoid"` (default), `"tanh"`, `"relu"`, `"gelu"` or `"silu"`.
         dropout: the share of hidden units dropped in training.
 
-    Shapes: (n, sizes[0]) to (n, sizes[-1]).
+    Shapes: (n, sizes[0]), or (n, ...) with as many numbers a sample, to (n, sizes[-1]).
     """
 
     def __init__(
@@ -34,8 +34,6 @@ class MLP(nn.Sequential):
         if len(sizes) < 2:
             raise ArgumentError(f"an MLP needs at least an input and an output size, got {sizes}.")
         if activation not in ACTIVATIONS:
-            from chainrule.errors import unknown_name
-
             raise unknown_name("activation", activation, ACTIVATIONS)
         layers: list[Any] = []
         for i, (n, m) in enumerate(zip(sizes, sizes[1:], strict=False)):
@@ -45,3 +43,6 @@ class MLP(nn.Sequential):
                     layers.append(nn.Dropout(dropout))
             layers.append(nn.Linear(n, m))
         super().__init__(*layers)
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x.flatten(1) if x.ndim > 2 else x)
