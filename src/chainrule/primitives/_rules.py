@@ -40,19 +40,20 @@ def elementwise_rule(
     """The rule of elementwise primitives: equal shapes and dtypes in, the same shape out."""
 
     def infer(first: Any, *others: Any) -> Spec:
-        if first.dtype.kind not in KINDS[kind]:
+        shape, dtype = first.shape, first.dtype
+        if dtype.kind not in KINDS[kind]:
             check_kind(name, kind, first)
         for other in others:
-            if other.shape != first.shape:
+            if other.shape != shape:
                 raise ShapeError(
-                    f"{name} got shapes {first.shape} and {other.shape}, which do not broadcast."
+                    f"{name} got shapes {shape} and {other.shape}, which do not broadcast."
                 )
-            if other.dtype != first.dtype:
+            if other.dtype != dtype:
                 raise DTypeError(
-                    f"{name} got dtypes {first.dtype.name} and {other.dtype.name}; "
+                    f"{name} got dtypes {dtype.name} and {other.dtype.name}; "
                     "cast one of them with .astype()."
                 )
-        return Spec(first.shape, first.dtype if result is None else result(first.dtype))
+        return Spec(shape, dtype if result is None else result(dtype))
 
     return infer
 
