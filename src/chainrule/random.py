@@ -8,8 +8,10 @@ but the bits is composed of array functions.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +114,16 @@ def get_state() -> np.ndarray[Any, Any]:
 def set_state(state: Any) -> None:
     """Set the state of the default generator."""
     default_generator.set_state(state)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Inside, the default generator may be drawn from and seeded; afterwards it is as before."""
+    before = get_state()
+    try:
+        yield
+    finally:
+        set_state(before)
 
 
 def split(n: int = 2) -> tuple[Generator, ...]:

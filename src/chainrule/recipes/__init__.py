@@ -3,10 +3,11 @@
 from chainrule.recipes.apply import Prediction, evaluate, load_run, predict_images, predict_rows
 from chainrule.recipes.folder import RunFolder, fresh_folder
 from chainrule.recipes.registry import RECIPES, Recipe, get
-from chainrule.recipes.run import Result, start
+from chainrule.recipes.run import Result, settings_of_run, start
 from chainrule.recipes.settings import OPTIMIZERS, SCHEDULES, Settings
 
 __all__ = [
     "OPTIMIZERS", "RECIPES", "SCHEDULES", "Prediction", "Recipe", "Result", "RunFolder", "Settings",
-    "evaluate", "fresh_folder", "get", "load_run", "predict_images", "predict_rows", "start",
+    "evaluate", "fresh_folder", "get", "load_run", "predict_images", "predict_rows", "settings_of_run",
+    "start",
 ]  # fmt: skip

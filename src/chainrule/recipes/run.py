@@ -80,9 +80,7 @@ def start(
     """
     folder = RunFolder(out)
     going_on = resume and folder.exists
-    if going_on:
-        settings = _settings_to_resume(settings, folder)
-    else:
+    if not going_on:
         if overwrite and folder.exists:
             clear(folder)
         check_new(folder)
@@ -102,22 +100,28 @@ def start(
     return Result(folder.path, history, results)
 
 
-def _settings_to_resume(given: Settings, folder: RunFolder) -> Settings:
-    """The settings of the run in the folder; those given may differ in what does not matter."""
-    kept: Settings = folder.read_config()["settings"]
-    free = {"compile": given.compile, "workers": given.workers}
-    if kept.schedule == "constant":
-        free["epochs"] = given.epochs  # type: ignore[assignment]
-    merged = dataclasses.replace(kept, **free)
-    for field in dataclasses.fields(Settings):
-        old, new = getattr(merged, field.name), getattr(given, field.name)
-        if old != new:
+def settings_of_run(
+    path: str | os.PathLike[str], recipe: str, data: str | None, given: dict[str, Any]
+) -> Settings:
+    """The settings of the run in a folder, to go on with it.
+
+    What was given besides (and is not None) must be equal, except for what does not touch the
+    result: workers and compilation, and more epochs where the learning rate is constant.
+
+    Raises:
+        CheckpointError: if something else was given.
+    """
+    kept: Settings = RunFolder(path).read_config()["settings"]
+    free = {"compile", "workers"} | ({"epochs"} if kept.schedule == "constant" else set())
+    chosen = {k: v for k, v in {**given, "recipe": recipe, "data": data}.items() if v is not None}
+    for name, value in chosen.items():
+        old = getattr(kept, name)
+        if name not in free and value != old:
             raise CheckpointError(
-                f"the run in {os.fspath(folder.path)!r} has {field.name}={old}, and "
-                f"{field.name}={new} was given: it cannot go on with that. Leave the option out, "
-                "or start a new run."
+                f"the run in {os.fspath(path)!r} has {name} = {old} and cannot go on with {value}; "
+                "leave that option out, or start a new run."
             )
-    return merged
+    return dataclasses.replace(kept, **{k: v for k, v in chosen.items() if k in free})
 
 
 def make_trainer(
