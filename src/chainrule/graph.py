@@ -18,7 +18,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -65,11 +65,13 @@ class Primitive:
             Rules are written in tensor operations, so they can be differentiated again.
         reads: the names of those inputs, and `z` for the output, whose *values* the rules read. The
             rules get a `Spec` in place of any other, and its memory can be let go.
-        flops: `(outputs, *inputs, **params) -> int`; one for each element of the output if None.
+        flops: `(outputs, *inputs, **params) -> int`; one for each element of the output if None;
+            0 for an operation that only moves numbers.
     """
 
     __slots__ = (
-        "_flops", "derivatives", "evaluate", "formula", "infer", "inputs", "name", "reads", "variadic"
+        "derivatives", "evaluate", "flops_rule", "formula", "infer", "inputs", "name", "reads",
+        "reads_output", "saves", "variadic",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +83,7 @@ class Primitive:
         evaluate: Callable[..., Any],
         derivatives: tuple[Callable[..., Any] | None, ...] | Callable[..., Any] | None = None,
         reads: str = "",
-        flops: Callable[..., int] | None = None,
+        flops: Callable[..., int] | Literal[0] | None = None,
     ):
         self.name = name
         self.formula = formula
@@ -90,21 +92,23 @@ class Primitive:
         self.evaluate = evaluate
         self.derivatives = derivatives
         self.reads = frozenset(reads.split())
-        self.variadic = inputs[:1] != () and inputs[0].startswith("*")
-        self._flops = flops
+        self.variadic = inputs[0].startswith("*")
+        self.saves = tuple(name in self.reads for name in inputs)
+        self.reads_output = "z" in self.reads
+        self.flops_rule = flops
 
     def __call__(self, *inputs: Any, **params: Any) -> Any:
         return apply(self, *inputs, **params)
 
     def flops(self, outputs: tuple[Any, ...], *inputs: Any, **params: Any) -> int:
         """Floating-point operations of one application."""
-        if self._flops is not None:
-            return self._flops(outputs, *inputs, **params)
-        return sum(z.size for z in outputs)
+        if self.flops_rule is None:
+            return sum(z.size for z in outputs)
+        return self.flops_rule(outputs, *inputs, **params) if self.flops_rule else 0
 
-    def reads_input(self, position: int) -> bool:
-        """Whether the derivative reads the value of the input at `position`."""
-        return (self.inputs[0] if self.variadic else self.inputs[position]) in self.reads
+    def reads_inputs(self, n: int) -> tuple[bool, ...]:
+        """For each of `n` inputs, whether the derivative reads its value."""
+        return self.saves * n if self.variadic else self.saves
 
     def release(self) -> None:
         """A primitive keeps nothing of an application; a user's function does."""
@@ -121,16 +125,19 @@ class Leaf:
     def __init__(self, tensor: Value):
         # A strong reference would make every leaf a cycle; a tensor that is gone needs no gradient.
         self.tensor = weakref.ref(tensor)
-        self.hooks: dict[int, list[Callable[..., Any]]] = {}
+        self.hooks: dict[int, Any] = {}
         self.sequence = next(_sequence)
 
 
 class Node:
-    """One application of a primitive, as the way back needs it."""
+    """One application of a primitive, as the way back needs it.
+
+    `inputs` and `outputs` hold the arrays that the derivative reads, and the `Spec` of the others.
+    """
 
     __slots__ = (
-        "__weakref__", "edges", "freed", "hooks", "input_specs", "output_specs", "params",
-        "primitive", "retained", "saved_inputs", "saved_outputs", "sequence",
+        "__weakref__", "edges", "freed", "hooks", "inputs", "line", "outputs", "params", "primitive",
+        "retained", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -142,42 +149,44 @@ class Node:
     ):
         self.primitive = primitive
         self.params = params
-        self.edges = tuple((x._node, x._slot) if x._node is not None else None for x in inputs)
-        self.input_specs = tuple(Spec(x._array.shape, x._array.dtype) for x in inputs)
-        self.output_specs = tuple(Spec(z.shape, z.dtype) for z in outputs)
-        reads = primitive.reads_input
-        self.saved_inputs = tuple(x._array if reads(i) else None for i, x in enumerate(inputs))
-        self.saved_outputs = outputs if "z" in primitive.reads else None
+        self.edges = tuple([None if x._node is None else (x._node, x._slot) for x in inputs])
+        self.inputs = tuple(
+            [
+                x._array if read else Spec(x._array.shape, x._array.dtype)
+                for x, read in zip(inputs, primitive.reads_inputs(len(inputs)), strict=True)
+            ]
+        )
+        self.outputs = (
+            outputs
+            if primitive.reads_output
+            else tuple([Spec(z.shape, z.dtype) for z in outputs])
+        )
         # Creation order is a topological order: a node is made after all that it depends on.
         self.sequence = next(_sequence)
-        self.hooks: dict[int, list[Callable[..., Any]]] = {}
+        self.hooks: dict[int, Any] = {}
         self.retained: dict[int, weakref.ref[Value]] = {}
+        self.line: str | None = None
         self.freed = False
 
     def free(self) -> None:
         """Let the saved values go; the edges stay, so that a second use can be reported."""
-        self.saved_inputs = self.saved_outputs = ()
+        self.inputs = self.outputs = ()
         self.primitive.release()
         self.freed = True
 
     def input_values(self) -> list[Any]:
         """The inputs as the derivative rules see them: tensors if read, specs otherwise."""
         return [
-            spec if array is None else _rebuild(array, edge)
-            for array, edge, spec in zip(
-                self.saved_inputs, self.edges, self.input_specs, strict=True
-            )
+            x if type(x) is Spec else (make(x) if edge is None else make(x, *edge))
+            for x, edge in zip(self.inputs, self.edges, strict=True)
         ]
 
     def output_values(self) -> Any:
         """The output (a tuple if there are several) as the derivative rules see it."""
-        if self.saved_outputs is None:
-            values: list[Any] = list(self.output_specs)
-        else:
-            values = [
-                _rebuild(array, (self, slot) if is_float(array.dtype) else None)
-                for slot, array in enumerate(self.saved_outputs)
-            ]
+        values = [
+            z if type(z) is Spec else make(z, self if is_float(z.dtype) else None, slot)
+            for slot, z in enumerate(self.outputs)
+        ]
         return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -248,27 +257,27 @@ def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor
 
 def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
     """A tensor whose elements are all `value`, stored once."""
-    return make(np.broadcast_to(np.asarray(value, dtype=dtype), shape))
-
-
-def _rebuild(array: Array, edge: tuple[Node | Leaf, int] | None) -> Tensor:
-    return make(array, *edge) if edge is not None else make(array)
+    # Bytes are a buffer that cannot be written to, and steps of 0 repeat what is in it.
+    stored = np.asarray(value, dtype=dtype).tobytes()
+    return make(np.ndarray(shape, dtype, stored, 0, (0,) * len(shape)))
 
 
 def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
     try:
         primitive.infer(*inputs, **params)
-        with np.errstate(all="ignore"):
+        if primitive.flops_rule == 0:
             result = primitive.evaluate(*[x._array for x in inputs], **params)
+        else:
+            result = _quietly(primitive.evaluate, [x._array for x in inputs], params)
     except ChainruleError as error:
         if error.line is None:
             error.line = users_line()
         raise
-    several = isinstance(result, tuple)
+    several = type(result) is tuple
     arrays = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
     node = None
-    if state.grad_enabled and primitive.derivatives is not None:
+    if primitive.derivatives is not None and state.grad_enabled:
         for x in inputs:
             if x._node is not None:
                 node = Node(primitive, params, inputs, arrays)
@@ -279,11 +288,21 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     return outputs if several else outputs[0]
 
 
+@np.errstate(all="ignore")
+def _quietly(evaluate: Callable[..., Any], arrays: list[Array], params: dict[str, Any]) -> Any:
+    """Evaluate; infinities and NaN are values here, and `detect_anomaly` hunts them."""
+    return evaluate(*arrays, **params)
+
+
 def wrap_outputs(arrays: tuple[Array, ...], node: Node | None) -> tuple[Any, ...]:
     """The tensors that an application hands out; only real floating-point ones carry gradients."""
+    if node is None:
+        return tuple([make(array) for array in arrays])
     return tuple(
-        make(array, node if is_float(array.dtype) else None, slot)
-        for slot, array in enumerate(arrays)
+        [
+            make(array, node if array.dtype.kind == "f" else None, slot)
+            for slot, array in enumerate(arrays)
+        ]
     )
 
 

@@ -13,6 +13,7 @@ from chainrule import array as xp
 from chainrule.array import indexing
 from chainrule.array._core import API_VERSIONS, check_device
 from chainrule.autograd import engine
+from chainrule.autograd.hooks import HookDict, RemovableHandle
 from chainrule.dtypes import is_float
 from chainrule.errors import (
     ArgumentError,
@@ -162,29 +163,30 @@ class Tensor(Operators):
         if isinstance(self._node, Node):
             self._node.retained[self._slot] = weakref.ref(self)
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call `hook(gradient)` when the gradient of this tensor is known; it may return another.
 
-        Returns a function that removes the hook.
+        Returns a handle: `handle.remove()` takes the hook off again.
         """
         if self._node is None:
             raise GradError("register_hook() needs a tensor that requires a gradient.")
-        hooks = self._node.hooks.setdefault(self._slot, [])
-        hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        hooks = self._node.hooks.setdefault(self._slot, HookDict())
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        return handle
 
     # --- assignment: this tensor gets another value -----------------------------------------------
 
     def _rebind(self, result: Tensor) -> Tensor:
-        """Become `result`, unless this is a leaf that the user asked gradients for."""
-        if isinstance(self._node, Leaf) and state.grad_enabled:
-            raise GradError(
-                "a leaf that requires a gradient cannot be assigned to while gradients are "
-                "recorded; wrap the assignment in `with cr.no_grad():`."
-            )
-        self._array = result._array
-        if not isinstance(self._node, Leaf):
+        """Become `result`. Where nothing is recorded only the value changes, and the graph stays."""
+        if state.grad_enabled:
+            if isinstance(self._node, Leaf):
+                raise GradError(
+                    "a leaf that requires a gradient cannot be assigned to while gradients are "
+                    "recorded; wrap the assignment in `with cr.no_grad():`."
+                )
             self._node, self._slot = result._node, result._slot
+        self._array = result._array
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -9,11 +9,11 @@ as deep as memory allows.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from chainrule.autograd.modes import _GradMode
-from chainrule.dtypes import is_float
 from chainrule.errors import ChainruleError, GradError, GraphFreedError, ShapeError
 from chainrule.graph import Leaf, Node, Value, constant, state
 
@@ -87,48 +87,58 @@ def run(
 ) -> dict[Target, Any]:
     """The walk. Returns the gradients of `targets` (of all leaves if None) by (node, slot)."""
     pending: dict[Node | Leaf, dict[int, Any]] = {}
+    found: dict[Target, Any] = {}
     with _GradMode(create_graph):
         for z, g in zip(outputs, gradients, strict=True):
             _add(pending, z._node, z._slot, g)
-        order = _reachable(pending)
-        wanted = _needed(order, targets)
-        found: dict[Target, Any] = {}
+        order = reachable(pending)
+        wanted = None if targets is None else _needed(order, targets)
         for node in order:
             received = pending.pop(node, None)
             if received is None:
                 continue
-            _run_hooks(node, received)
-            for slot, g in received.items():
-                if isinstance(node, Leaf) if targets is None else (node, slot) in targets:
-                    found[node, slot] = g
-            if isinstance(node, Node) and node in wanted:
-                _propagate(node, received, pending, wanted, retain_graph)
+            if node.hooks:
+                _run_hooks(node, received)
+            if isinstance(node, Leaf):
+                if targets is None or (node, 0) in targets:
+                    found[node, 0] = received[0]
+                continue
+            if node.retained:
+                _fill_retained(node, received)
+            if targets is not None:
+                found.update(
+                    ((node, slot), g) for slot, g in received.items() if (node, slot) in targets
+                )
+            _propagate(node, received, pending, wanted, retain_graph)
     return found
 
 
 def _add(pending: dict[Any, dict[int, Any]], node: Any, slot: int, g: Any) -> None:
-    slots = pending.setdefault(node, {})
-    slots[slot] = slots[slot] + g if slot in slots else g
+    slots = pending.get(node)
+    if slots is None:
+        pending[node] = {slot: g}
+    else:
+        slots[slot] = slots[slot] + g if slot in slots else g
 
 
-def _reachable(roots: Iterable[Node | Leaf]) -> list[Node | Leaf]:
-    """All nodes behind the roots, the last made first."""
+def reachable(roots: Iterable[Node | Leaf]) -> list[Node | Leaf]:
+    """The roots and all nodes behind them, the last made first."""
     seen: set[Node | Leaf] = set()
     stack = list(roots)
     while stack:
         node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, Node):
-            stack.extend(edge[0] for edge in node.edges if edge is not None)
-    return sorted(seen, key=lambda node: node.sequence, reverse=True)
+        if node not in seen:
+            seen.add(node)
+            if isinstance(node, Node):
+                stack.extend([edge[0] for edge in node.edges if edge is not None])
+    return sorted(seen, key=_sequence, reverse=True)
 
 
-def _needed(order: list[Node | Leaf], targets: Any) -> set[Node | Leaf]:
-    """The nodes from which a target (any leaf if None) can be reached, and the targets."""
-    if targets is None:
-        return set(order)
+_sequence = operator.attrgetter("sequence")
+
+
+def _needed(order: list[Node | Leaf], targets: Iterable[Target]) -> set[Node | Leaf]:
+    """The nodes from which a target can be reached, and the targets."""
     needed = {node for node, _ in targets}
     for node in reversed(order):
         if isinstance(node, Node) and any(e is not None and e[0] in needed for e in node.edges):
@@ -137,26 +147,30 @@ def _needed(order: list[Node | Leaf], targets: Any) -> set[Node | Leaf]:
 
 
 def _run_hooks(node: Node | Leaf, received: dict[int, Any]) -> None:
-    for slot, hooks in list(node.hooks.items()):
-        for hook in hooks:
+    for slot, hooks in node.hooks.items():
+        for hook in list(hooks.values()):
             if slot in received and (replaced := hook(received[slot])) is not None:
                 received[slot] = replaced
-    if isinstance(node, Node):
-        for slot, reference in node.retained.items():
-            if slot in received and (tensor := reference()) is not None:
-                accumulate(tensor, received[slot])
+
+
+def _fill_retained(node: Node, received: dict[int, Any]) -> None:
+    for slot, reference in node.retained.items():
+        if slot in received and (tensor := reference()) is not None:
+            accumulate(tensor, received[slot])
 
 
 def _propagate(
     node: Node,
     received: dict[int, Any],
     pending: dict[Node | Leaf, dict[int, Any]],
-    wanted: set[Node | Leaf],
+    wanted: set[Node | Leaf] | None,
     retain_graph: bool,
 ) -> None:
     """Apply the node's rules and add the results to what its inputs have received."""
-    needs = tuple(edge is not None and edge[0] in wanted for edge in node.edges)
-    if not any(needs):
+    needs = tuple(
+        [e is not None and (wanted is None or e[0] in wanted) for e in node.edges]
+    )
+    if True not in needs:
         return
     if node.freed:
         raise GraphFreedError(
@@ -164,12 +178,10 @@ def _propagate(
             f"(first met: {node.primitive.name}) are freed; pass retain_graph=True to the "
             "earlier backward() or grad() if you need it twice."
         )
-    for edge, needed, g in zip(
-        node.edges, needs, _input_gradients(node, received, needs), strict=True
-    ):
+    gradients = _input_gradients(node, received, needs)
+    for edge, needed, g in zip(node.edges, needs, gradients, strict=True):
         if needed and g is not None:
-            assert edge is not None
-            _add(pending, *edge, g)
+            _add(pending, *edge, g)  # type: ignore[misc]  # needed: there is an edge
     if not retain_graph:
         node.free()
 
@@ -177,12 +189,14 @@ def _propagate(
 def _input_gradients(
     node: Node, received: dict[int, Any], needs: tuple[bool, ...]
 ) -> Sequence[Any]:
-    gradients = [
-        received[slot] if slot in received else constant(0, spec.shape, spec.dtype)
-        for slot, spec in enumerate(node.output_specs)
-        if is_float(spec.dtype) or slot in received or len(node.output_specs) > 1
-    ]
-    g = gradients[0] if len(node.output_specs) == 1 else tuple(gradients)
+    """dL/d(input) for each input that needs it, by the rules of the node's primitive."""
+    if len(node.outputs) == 1:
+        g = received[0]
+    else:
+        g = tuple(
+            received[slot] if slot in received else constant(0, z.shape, z.dtype)
+            for slot, z in enumerate(node.outputs)
+        )
     z, inputs, rules = node.output_values(), node.input_values(), node.primitive.derivatives
     try:
         if callable(rules):
@@ -192,7 +206,9 @@ def _input_gradients(
             for rule, needed in zip(rules, needs, strict=True)
         ]
     except ChainruleError as error:
-        error.args = (f"in the derivative of {node.primitive.name}: {error.args[0]}",)
+        applied = f", applied at {node.line}" if node.line else ""
+        message = error.args[0] if error.args else ""
+        error.args = (f"in the derivative of {node.primitive.name}{applied}: {message}",)
         raise
 
 

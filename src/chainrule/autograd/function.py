@@ -79,6 +79,7 @@ class _FunctionPrimitive:
 
     variadic = True
     reads = frozenset[str]()
+    reads_output = False
 
     def __init__(self, function: type[Function], context: Context, positions: tuple[int, ...]):
         self.name = function.__name__
@@ -87,8 +88,8 @@ class _FunctionPrimitive:
         self.context = context
         self.positions = positions
 
-    def reads_input(self, position: int) -> bool:
-        return False
+    def reads_inputs(self, n: int) -> tuple[bool, ...]:
+        return (False,) * n
 
     def release(self) -> None:
         self.context.release()

@@ -20,7 +20,7 @@ from chainrule.graph import Leaf, Primitive, Spec, Value, constant, make
 
 alias = Primitive(
     "alias", "x itself, under another name", ("x",), lambda x: Spec(x.shape, x.dtype),
-    lambda x: x, (lambda g, z, x: g,), flops=lambda *_, **__: 0,
+    lambda x: x, (lambda g, z, x: g,), flops=0,
 )  # fmt: skip
 
 

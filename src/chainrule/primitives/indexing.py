@@ -42,7 +42,7 @@ def _ravel_index(*indices: Array, dims: tuple[int, ...]) -> Array:
 
 ravel_index = Primitive(
     "ravel_index", "one index into the merged axes for several into each; negative ones wrap",
-    ("*indices",), _infer_ravel_index, _ravel_index,
+    ("*indices",), _infer_ravel_index, _ravel_index, flops=0,
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ gather = Primitive(
     _infer_gather,
     lambda x, index: x[index],
     (lambda g, z, x, index: scatter_add(g, index, length=x.shape[0]), None),
-    reads="index", flops=lambda outputs, *inputs: 0,
+    reads="index", flops=0,
 )  # fmt: skip
 
 
@@ -129,5 +129,5 @@ scatter_set = Primitive(
     "scatter_set", "x with z[index[i], ...] = updates[i, ...]; of equal indices the last stands",
     ("x", "updates", "index"), _infer_scatter_set, _scatter_set,
     (_scatter_set_dx, _scatter_set_dupdates, None),
-    reads="index", flops=lambda outputs, *inputs: 0,
+    reads="index", flops=0,
 )  # fmt: skip
