@@ -8,12 +8,13 @@ they take the dtype of the array that they meet, unless their kind is higher tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DTypeError, unknown_name
+from chainrule.errors import ArgumentError, DTypeError, unknown_name
 
 DType = np.dtype[Any]
 
@@ -33,9 +34,7 @@ DEFAULT = {bool: bool_, int: int64, float: float32, complex: complex64}
 """What a Python scalar becomes when nothing else decides."""
 
 _BY_NAME = {dtype.name: dtype for dtype in ALL}
-_SUPPORTED = frozenset(ALL)
-_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
-_SCALAR_RANK = {bool: 0, int: 1, float: 2, complex: 3}
+_RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # and of Python numbers: their place in DEFAULT
 
 
 def as_dtype(dtype: Any) -> DType:
@@ -45,24 +44,38 @@ def as_dtype(dtype: Any) -> DType:
         UnknownNameError: for a name that is not a dtype here.
         DTypeError: for a NumPy dtype without an equal here, such as float16 or strings.
     """
-    if isinstance(dtype, np.dtype) and dtype in _SUPPORTED:
-        return dtype.newbyteorder("=")
-    if dtype in DEFAULT:
+    if isinstance(dtype, str):
+        if dtype not in _BY_NAME and dtype not in ELSEWHERE:
+            raise unknown_name("dtype", dtype, _BY_NAME)
+        name = dtype
+    elif isinstance(dtype, type) and dtype in DEFAULT:
         return DEFAULT[dtype]
-    if isinstance(dtype, str) and dtype not in _BY_NAME:
-        raise unknown_name("dtype", dtype, _BY_NAME)
-    try:
-        found = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        raise DTypeError(
-            f"expected a dtype, such as cr.float32 or 'float32', but got {dtype!r}."
-        ) from None
-    if found not in _SUPPORTED:
-        raise DTypeError(
-            f"dtype {found.name} does not exist here; "
-            f"cast to one of {', '.join(_BY_NAME)} first, for example with .astype('float32')."
-        )
+    else:
+        try:
+            name = np.dtype(dtype).name if dtype is not None else ""
+        except TypeError:
+            name = ""
+        if not name:
+            raise DTypeError(
+                f"expected a dtype, such as cr.float32 or 'float32', but got {dtype!r}."
+            )
+    # One object for each dtype: platforms have several integer types of one size, and byte orders.
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise DTypeError(absent(name))
     return found
+
+
+ELSEWHERE = ("float16", "bfloat16", "half", "float128", "longdouble", "complex256", "object", "str")
+"""Dtypes that other libraries have; asking for one is a habit and not a slip of the pen."""
+
+
+def absent(name: str) -> str:
+    """The sentence that says that a dtype of another library does not exist here."""
+    return (
+        f"dtype {name} does not exist here; use one of {', '.join(_BY_NAME)}, "
+        "for example cr.float32 or x.astype('float32')."
+    )
 
 
 def rank(dtype: DType) -> int:
@@ -99,23 +112,52 @@ def promote(a: DType, b: DType) -> DType:
     return high
 
 
+def result_type(known: Iterable[DType], scalars: Iterable[Any] = ()) -> DType:
+    """The dtype of an operation on several arrays of `known` dtypes and (weak) Python scalars.
+
+    Dtypes of the highest kind are joined first, so that the order of the arguments does not matter.
+    """
+    ordered = sorted(known, key=rank, reverse=True)
+    types = sorted(map(type, scalars), key=_scalar_rank, reverse=True)
+    if not ordered:
+        if not types:
+            raise ArgumentError("result_type needs at least one array, dtype or number.")
+        ordered = [_default(types[0])]
+    result = ordered[0]
+    for dtype in ordered[1:]:
+        result = promote(result, dtype)
+    for kind in types:
+        result = _promote_scalar_type(result, kind)
+    return result
+
+
 def promote_scalar(dtype: DType, scalar: bool | int | float | complex) -> DType:
     """The dtype of an operation between an array of `dtype` and a (weak) Python scalar."""
-    kind = _SCALAR_RANK[_scalar_type(scalar)]
-    if kind <= rank(dtype):
+    return _promote_scalar_type(dtype, type(scalar))
+
+
+@cache
+def _promote_scalar_type(dtype: DType, scalar: type) -> DType:
+    if _scalar_rank(scalar) <= rank(dtype):
         return dtype
-    if kind == 3 and dtype == float64:
-        return complex128
-    return DEFAULT[_scalar_type(scalar)]
+    wide = dtype == float64 and issubclass(scalar, complex)
+    return complex128 if wide else _default(scalar)
 
 
-def _scalar_type(scalar: Any) -> type:
-    for kind in (bool, int, float, complex):
-        if isinstance(scalar, kind):
-            return kind
-    raise DTypeError(f"expected a Python scalar but got {type(scalar).__name__}.")
+@cache
+def _scalar_rank(scalar: type) -> int:
+    for i, kind in enumerate(DEFAULT):  # bool comes before int, whose subclass it is
+        if issubclass(scalar, kind):
+            return i
+    raise DTypeError(f"expected a Python number but got {scalar.__name__}.")
 
 
-def scalar_dtype(scalar: bool | int | float | complex) -> DType:
-    """The dtype that a Python scalar has on its own."""
-    return DEFAULT[_scalar_type(scalar)]
+def _default(scalar: type) -> DType:
+    return tuple(DEFAULT.values())[_scalar_rank(scalar)]
+
+
+def scalar_dtype(scalar: Any) -> DType:
+    """The dtype that a number has on its own: that of a NumPy scalar, the default of a Python one."""
+    if isinstance(scalar, np.generic) and not isinstance(scalar, float | complex):
+        return as_dtype(scalar.dtype)
+    return _default(type(scalar))

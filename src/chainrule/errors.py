@@ -69,6 +69,10 @@ class ModuleError(ChainruleError, AttributeError):
     """An attribute of a module that is not there, or cannot be set in this way."""
 
 
+class RangeError(ArgumentError, OverflowError):
+    """A number outside the range of a dtype."""
+
+
 class IndexingError(ChainruleError, IndexError):
     """An index outside its axis, or of a kind that cannot index."""
 

@@ -10,8 +10,15 @@ import numpy as np
 
 from chainrule import dtypes
 from chainrule.dtypes import DType
-from chainrule.errors import ArgumentError, DeviceError, DTypeError, IndexingError, ShapeError
-from chainrule.graph import Shape, Value, constant, make, state
+from chainrule.errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    IndexingError,
+    RangeError,
+    ShapeError,
+)
+from chainrule.graph import Leaf, Shape, Value, constant, make, state
 from chainrule.primitives import elementwise as p
 from chainrule.primitives import movement
 
@@ -46,68 +53,113 @@ def as_tensor(x: Any) -> Any:
     return asarray(x)
 
 
+def distinct(z: Any, x: Any) -> Any:
+    """z, or its equal if z is the very object x, which the user may assign to later.
+
+    Array functions that have nothing to do end with this: `y = x[:]` is a value of its own.
+    """
+    if z is not x:
+        return z
+    if isinstance(x._node, Leaf):
+        return movement.alias(x)
+    return make(x._array, x._node, x._slot)
+
+
 def to_dtype(x: Any, dtype: DType) -> Any:
     """x in another dtype, if it is in another."""
-    return x if x.dtype == dtype else p.cast(x, dtype=dtype)
+    if x._array.dtype == dtype:
+        return x
+    if dtype.kind == "c" and x._node is not None and state.grad_enabled:
+        raise DTypeError(
+            f"a {x.dtype.name} tensor that requires a gradient met a complex number, and complex "
+            "numbers have no derivatives here; use x.detach(), or compute the real and the "
+            "imaginary part apart."
+        )
+    return p.cast(x, dtype=dtype)
 
 
 def as_float(x: Any) -> Any:
     """x as a tensor of a floating-point (or complex) dtype, the default one for integers."""
     x = as_tensor(x)
-    return x if x.dtype.kind in "fc" else p.cast(x, dtype=dtypes.float32)
+    return x if x._array.dtype.kind in "fc" else p.cast(x, dtype=dtypes.float32)
 
 
 def to_shape(x: Any, shape: Shape) -> Any:
     """x broadcast to a shape, if it has another."""
-    return x if x.shape == shape else movement.broadcast_to(x, shape=shape)
+    return x if x._array.shape == shape else movement.broadcast_to(x, shape=shape)
 
 
 def broadcast_shape(*shapes: Shape) -> Shape:
     """The common shape: aligned from the right, axes equal or 1."""
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ShapeError(
-            f"shapes {' and '.join(map(str, shapes))} do not broadcast: aligned from the right, "
-            "each pair of axes must be equal, or one of them 1."
-        ) from None
+    result = shapes[0] if shapes else ()
+    for shape in shapes[1:]:
+        if shape == result:
+            continue
+        short, long = sorted((shape, result), key=len)
+        padded = (1,) * (len(long) - len(short)) + short
+        joined = tuple(
+            [m if n == 1 else n if m == 1 or m == n else -1 for n, m in zip(padded, long, strict=True)]
+        )
+        if -1 in joined:
+            raise ShapeError(
+                f"shapes {' and '.join(map(str, shapes))} do not broadcast: aligned from the right, "
+                "each pair of axes must be equal, or one of them 1."
+            )
+        result = joined
+    return result
 
 
 def operands(x: Any, y: Any, float_only: bool = False) -> tuple[Any, Any]:
     """Two operands as tensors of one dtype and one shape; Python scalars take the other's dtype."""
-    x_scalar, y_scalar = isinstance(x, SCALARS), isinstance(y, SCALARS)
-    if x_scalar and y_scalar:
-        # The standard leaves this open; give the result that the scalars have as tensors.
-        x, x_scalar = as_tensor(x), False
-    if x_scalar:
-        y = as_tensor(y)
-        return operands_with_scalar(y, x, float_only)[::-1]
-    if y_scalar:
-        return operands_with_scalar(as_tensor(x), y, float_only)
+    if isinstance(y, SCALARS):
+        # Of two numbers the standard says nothing; give the result that they have as tensors.
+        return _with_scalar(as_tensor(x), y, float_only)
+    if isinstance(x, SCALARS):
+        return _with_scalar(as_tensor(y), x, float_only)[::-1]
     x, y = as_tensor(x), as_tensor(y)
-    if x.dtype != y.dtype:
-        dtype = dtypes.promote(x.dtype, y.dtype)
-        x, y = to_dtype(x, dtype), to_dtype(y, dtype)
-    if float_only and x.dtype.kind not in "fc":
-        x, y = p.cast(x, dtype=dtypes.float32), p.cast(y, dtype=dtypes.float32)
-    if x.shape != y.shape:
+    dtype, other = x._array.dtype, y._array.dtype
+    if dtype != other:
+        dtype = dtypes.promote(dtype, other)
+    if float_only and dtype.kind not in "fc":
+        dtype = dtypes.float32
+    x, y = to_dtype(x, dtype), to_dtype(y, dtype)
+    if x._array.shape != y._array.shape:
         shape = broadcast_shape(x.shape, y.shape)
         x, y = to_shape(x, shape), to_shape(y, shape)
     return x, y
 
 
-def operands_with_scalar(x: Any, scalar: Any, float_only: bool) -> tuple[Any, Any]:
+def _with_scalar(x: Any, scalar: Any, float_only: bool) -> tuple[Any, Any]:
     """A tensor, and a Python scalar as a constant of its shape and dtype."""
-    dtype = dtypes.promote_scalar(x.dtype, scalar)
-    if float_only:
-        dtype = dtypes.default_float(dtype)
-    x = to_dtype(x, dtype)
+    dtype = dtypes.promote_scalar(x._array.dtype, scalar)
+    if float_only and dtype.kind not in "fc":
+        dtype = dtypes.float32
+    return to_dtype(x, dtype), filled(scalar, x._array.shape, dtype)
+
+
+def filled(value: Any, shape: Shape, dtype: DType) -> Any:
+    """A constant of one number, which must be in the range of the dtype."""
     try:
-        return x, constant(scalar, x.shape, dtype)
+        return constant(value, shape, dtype)
     except OverflowError:
-        raise ArgumentError(
-            f"{scalar} is outside the range of {dtype.name}; cast the tensor to a wider dtype first."
+        raise RangeError(
+            f"{value} is outside the range of {dtype.name} (overflow); use a wider dtype, for "
+            "example by casting the tensor beside it first."
         ) from None
+    except (TypeError, ValueError):
+        raise DTypeError(f"{value!r} has no value in {dtype.name}; use a wider dtype.") from None
+
+
+def alike(arrays: Any, name: str) -> list[Any]:
+    """Tensors of one dtype, the promoted one."""
+    xs = [as_tensor(a) for a in arrays]
+    if not xs:
+        raise ArgumentError(f"{name} needs at least one tensor.")
+    dtype = xs[0]._array.dtype
+    if any(x._array.dtype != dtype for x in xs):
+        dtype = dtypes.result_type(x._array.dtype for x in xs)
+        xs = [to_dtype(x, dtype) for x in xs]
+    return xs
 
 
 def normalize_axis(axis: Any, ndim: int) -> int:
@@ -125,8 +177,10 @@ def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes counted from the front, sorted; all of them for None."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(normalize_axis(a, ndim) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
-    if len(set(axes)) != len(axes):
+    if not isinstance(axis, tuple | list):
+        return (normalize_axis(axis, ndim),)
+    axes = {normalize_axis(a, ndim) for a in axis}
+    if len(axes) != len(axis):
         raise ArgumentError(f"axis {axis} names an axis twice.")
     return tuple(sorted(axes))
 
@@ -134,25 +188,20 @@ def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 def as_shape(shape: Any) -> Shape:
     """A shape as a tuple of Python integers."""
     if not isinstance(shape, Sequence):
-        shape = (shape,)
+        shape = tuple(shape) if isinstance(shape, np.ndarray) and shape.ndim else (shape,)
     try:
-        return tuple(operator.index(n) for n in shape)
+        return tuple([operator.index(n) for n in shape])
     except TypeError:
         raise DTypeError(f"a shape is a tuple of integers, but got {shape!r}.") from None
 
 
 def concrete(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """The array behind a tensor, for results whose shape depends on the values."""
+    """The array behind a tensor, for what depends on the values (`name` says what wants to know)."""
     return as_tensor(x)._array
 
 
-def unrecorded(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor without a graph."""
-    return make(array)
-
-
 __all__ = [
-    "API_VERSIONS", "SCALARS", "as_float", "as_shape", "as_tensor", "broadcast_shape",
-    "check_device", "concrete", "is_operand", "normalize_axes", "normalize_axis", "operands",
-    "operands_with_scalar", "state", "to_dtype", "to_shape", "unrecorded",
+    "API_VERSIONS", "SCALARS", "alike", "as_float", "as_shape", "as_tensor", "broadcast_shape",
+    "check_device", "concrete", "distinct", "filled", "is_operand", "normalize_axes",
+    "normalize_axis", "operands", "state", "to_dtype", "to_shape",
 ]  # fmt: skip

@@ -14,9 +14,12 @@ import numpy as np
 
 from chainrule import dtypes
 from chainrule.array._core import (
+    SCALARS,
     as_float,
     as_tensor,
     broadcast_shape,
+    distinct,
+    filled,
     operands,
     to_dtype,
     to_shape,
@@ -128,8 +131,8 @@ def abs(x: Any, /) -> Tensor:
 
 
 def positive(x: Any, /) -> Tensor:
-    """+x: x itself."""
-    return as_tensor(x)
+    """+x, elementwise: the same values."""
+    return distinct(as_tensor(x), x)
 
 
 def square(x: Any, /) -> Tensor:
@@ -150,26 +153,33 @@ def rsqrt(x: Any, /) -> Tensor:
 
 
 def pow(x1: Any, x2: Any, /) -> Tensor:
-    """x^y, elementwise. Small whole Python exponents are products, which are faster than powers."""
-    if type(x2) is int and 1 <= x2 <= 4 and not isinstance(x1, int | float):
+    """x^y, elementwise. Small whole Python exponents are products, which are faster than powers.
+
+    Raises:
+        ArgumentError: for an integer raised to a negative integer.
+    """
+    if type(x2) is int and 1 <= x2 <= 4:
         x = as_tensor(x1)
         if x.dtype != dtypes.bool_:
             if x2 == 1:
-                return x
+                return distinct(x, x1)
             squared = p.mul(x, x)
-            return (squared, p.mul(squared, x), p.mul(squared, squared))[x2 - 2]
+            return squared if x2 == 2 else p.mul(squared, x if x2 == 3 else squared)
     x, y = operands(x1, x2)
     return p.pow(x, y)
 
 
 def _logical(name: str, primitive: Primitive) -> Callable[..., Tensor]:
     def function(x1: Any, x2: Any, /) -> Tensor:
-        x, y = operands(x1, x2)
-        if x.dtype != dtypes.bool_:
-            x, y = to_dtype(x, dtypes.bool_), to_dtype(y, dtypes.bool_)
+        x, y = operands(_truth(x1), _truth(x2))
         return primitive(x, y)
 
     return _named(function, name, primitive, "x, y")
+
+
+def _truth(x: Any) -> Any:
+    """Whether each element is other than 0."""
+    return bool(x) if isinstance(x, SCALARS) else to_dtype(as_tensor(x), dtypes.bool_)
 
 
 logical_and = _logical("logical_and", p.logical_and)
@@ -184,12 +194,12 @@ def logical_not(x: Any, /) -> Tensor:
 
 def _complex_part(name: str, primitive: Primitive) -> Unary:
     def function(x: Any, /) -> Tensor:
-        x = as_tensor(x)
-        if x.dtype.kind == "c":
-            return primitive(x)
+        z = as_tensor(x)
+        if z.dtype.kind == "c":
+            return primitive(z)
         if primitive is p.imag:
-            return constant(0, x.shape, x.dtype)
-        return x
+            return constant(0, z.shape, z.dtype)
+        return distinct(z, x)
 
     return _named(function, name, primitive, "x")
 
@@ -204,40 +214,43 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
 
     The derivative is 1 inside and at the bounds, 0 outside.
     """
-    x = as_tensor(x)
+    z = as_tensor(x)
     for bound, outside in ((min, p.lt), (max, p.gt)):
         if bound is None:
             continue
-        y = _bound(x, bound)
-        shape = broadcast_shape(x.shape, y.shape)
-        x, y = to_shape(x, shape), to_shape(y, shape)
+        y = _bound(z, bound)
+        shape = broadcast_shape(z.shape, y.shape)
+        z, y = to_shape(z, shape), to_shape(y, shape)
         # A NaN bound gives NaN, and a NaN element stays one: the comparison with it is false.
-        replace = outside(x, y)
+        replace = outside(z, y)
         if y.dtype.kind == "f":
             replace = p.logical_or(replace, p.isnan(y))
-        x = p.where(replace, y, x)
-    return x
+        z = p.where(replace, y, z)
+    return distinct(z, x)
 
 
 def _bound(x: Any, bound: Any) -> Any:
-    y = as_tensor(bound)
-    if dtypes.rank(y.dtype) > dtypes.rank(x.dtype) and x.dtype.kind in "bui":
+    """A bound in the dtype of x; integers beyond its range bound nothing and are drawn to its end."""
+    if isinstance(bound, SCALARS):
+        y, dtype = None, dtypes.scalar_dtype(bound)
+    else:
+        y = as_tensor(bound)
+        dtype = y.dtype
+    if dtypes.rank(dtype) > dtypes.rank(x.dtype):
         raise DTypeError(
-            f"clip keeps the dtype of x, {x.dtype.name}, and cannot take a bound of {y.dtype.name};"
+            f"clip keeps the dtype of x, {x.dtype.name}, and cannot take a bound of {dtype.name};"
             " cast x or the bound."
         )
-    if not isinstance(bound, int | float):
-        return to_dtype(y, x.dtype)
-    # A Python number is weak: never rounded to the default dtype first, never wrapped around.
-    if x.dtype.kind in "ui":
-        range_ = np.iinfo(x.dtype)
-        bound = sorted((range_.min, bound, range_.max))[1]
-    return constant(bound, (), x.dtype)
+    whole = x.dtype.kind in "ui" and dtype.kind in "ui" and dtype != x.dtype
+    low, high = (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max) if whole else (None, None)
+    if y is None:
+        return filled(sorted((low, bound, high))[1] if whole else bound, (), x.dtype)
+    return to_dtype(clip(y, low, high) if whole else y, x.dtype)
 
 
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """x where the condition holds, y elsewhere."""
-    condition = to_dtype(as_tensor(condition), dtypes.bool_)
+    c = to_dtype(as_tensor(condition), dtypes.bool_)
     x, y = operands(x1, x2)
-    shape = broadcast_shape(condition.shape, x.shape)
-    return p.where(to_shape(condition, shape), to_shape(x, shape), to_shape(y, shape))
+    shape = broadcast_shape(c.shape, x.shape)
+    return p.where(to_shape(c, shape), to_shape(x, shape), to_shape(y, shape))

@@ -16,12 +16,8 @@ from chainrule.autograd import engine
 from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import ArgumentError, DTypeError, GradError
-from chainrule.graph import Leaf, Primitive, Spec, Value, constant, make
-
-alias = Primitive(
-    "alias", "x itself, under another name", ("x",), lambda x: Spec(x.shape, x.dtype),
-    lambda x: x, (lambda g, z, x: g,), flops=0,
-)  # fmt: skip
+from chainrule.graph import Leaf, Value, constant, make
+from chainrule.primitives.movement import alias
 
 
 class _Depth(threading.local):

@@ -15,9 +15,11 @@ import numpy as np
 
 from chainrule import dtypes
 from chainrule.dtypes import DType
+from chainrule.errors import ArgumentError
 from chainrule.graph import Primitive, Spec, constant
 from chainrule.primitives._rules import check_kind, elementwise_rule, to_bool, to_real
 from chainrule.primitives.kernels import erf as erf_kernel
+from chainrule.primitives.kernels import special
 
 Rule = Callable[..., Any]
 
@@ -90,7 +92,17 @@ def _pow_dy(g: Any, z: Any, x: Any, y: Any) -> Any:
     return g * where(negative, undefined, z * logarithm)
 
 
-pow = binary("pow", "x^y", np.power, _pow_dx, _pow_dy, reads="x y z")
+def _pow(x: Any, y: Any) -> Any:
+    try:
+        return np.power(x, y)
+    except ValueError:  # the one that NumPy raises here
+        raise ArgumentError(
+            "an integer raised to a negative integer is no integer; cast the base to a float first, "
+            "for example with .astype('float32')."
+        ) from None
+
+
+pow = binary("pow", "x^y", _pow, _pow_dx, _pow_dy, reads="x y z")
 
 abs = unary("abs", "|x|", np.abs, lambda g, z, x: g * sign(x), reads="x", result=to_real)
 
@@ -102,7 +114,7 @@ def _sign(x: Any) -> Any:
 
 sign = unary("sign", "-1, 0 or +1", _sign, _zero)  # sign(0) = 0
 floor_divide = binary(
-    "floor_divide", "floor(x / y)", np.floor_divide, _zero, _zero, kind="real"
+    "floor_divide", "floor(x / y)", special.floor_divide, _zero, _zero, kind="real"
 )
 remainder = binary(
     "remainder", "x - y floor(x / y)", np.remainder,
@@ -135,7 +147,9 @@ minimum = binary(
 
 sqrt = unary("sqrt", "x^(1/2)", np.sqrt, lambda g, z, x: g / (2 * z), reads="z", kind="float")
 exp = unary("exp", "e^x", np.exp, lambda g, z, x: g * z, reads="z", kind="float")
-expm1 = unary("expm1", "e^x - 1", np.expm1, lambda g, z, x: g * (z + 1), reads="z", kind="float")
+expm1 = unary(
+    "expm1", "e^x - 1", special.expm1, lambda g, z, x: g * (z + 1), reads="z", kind="float"
+)
 log = unary("log", "ln x", np.log, lambda g, z, x: g / x, reads="x", kind="float")
 log1p = unary("log1p", "ln(1 + x)", np.log1p, lambda g, z, x: g / (1 + x), reads="x", kind="float")
 log2 = unary(
@@ -178,7 +192,9 @@ atan = unary(
 )
 sinh = unary("sinh", "sinh x", np.sinh, lambda g, z, x: g * cosh(x), reads="x", kind="float")
 cosh = unary("cosh", "cosh x", np.cosh, lambda g, z, x: g * sinh(x), reads="x", kind="float")
-tanh = unary("tanh", "tanh x", np.tanh, lambda g, z, x: g * (1 - z * z), reads="z", kind="float")
+tanh = unary(
+    "tanh", "tanh x", special.tanh, lambda g, z, x: g * (1 - z * z), reads="z", kind="float"
+)
 asinh = unary(
     "asinh", "arsinh x", np.arcsinh, lambda g, z, x: g / sqrt(x * x + 1), reads="x", kind="float"
 )

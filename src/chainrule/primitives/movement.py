@@ -197,6 +197,13 @@ concat = Primitive(
     _concat_derivative, flops=0,
 )  # fmt: skip
 
+alias = movement(
+    "alias", "x itself, under another name",
+    lambda x: Spec(x.shape, x.dtype),
+    lambda x: x,
+    lambda g, z, x: g,
+)  # fmt: skip
+
 identity_copy = movement(
     "copy", "x in memory of its own",
     lambda x: Spec(x.shape, x.dtype),

@@ -1,0 +1,35 @@
+"""Functions whose values at infinity the array API standard sets otherwise than NumPy does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """floor(x / y). Where one of the two is infinite, the quotient itself: an infinity or a zero."""
+    z = np.floor_divide(x, y)
+    if x.dtype.kind != "f":
+        return z
+    # NumPy follows Python there: inf // 1 is NaN, and 1 // -inf is -1.
+    single = np.isinf(x) != np.isinf(y)
+    return np.where(single, x / y, z) if single.any() else z
+
+
+def expm1(x: np.ndarray) -> np.ndarray:
+    """e^x - 1. Complex numbers with an infinite or undefined part are those of e^x, less 1."""
+    z = np.expm1(x)
+    if x.dtype.kind != "c":
+        return z
+    z = np.where(np.isfinite(x), z, np.exp(x) - 1)
+    z.real += 0  # -0 + 0 is +0: the real part of no result is -0
+    return z
+
+
+def tanh(x: np.ndarray) -> np.ndarray:
+    """tanh x. A complex number with an infinite real part gives 1 or -1, with 0 of its own sign."""
+    z = np.asarray(np.tanh(x))
+    if x.dtype.kind != "c" or not (infinite := np.isinf(x.real)).any():
+        return z
+    limit = np.empty_like(z)
+    limit.real, limit.imag = np.copysign(1, x.real), np.copysign(0, x.imag)
+    return np.where(infinite, limit, z)
