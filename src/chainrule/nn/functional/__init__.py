@@ -1,0 +1,12 @@
+"""Layers and losses as functions, with PyTorch's names and arguments."""
+
+from chainrule.nn.functional.activation import *  # noqa: F403
+from chainrule.nn.functional.adaptive import *  # noqa: F403
+from chainrule.nn.functional.affine import *  # noqa: F403
+from chainrule.nn.functional.conv import *  # noqa: F403
+from chainrule.nn.functional.distance import *  # noqa: F403
+from chainrule.nn.functional.dropout import *  # noqa: F403
+from chainrule.nn.functional.embedding import *  # noqa: F403
+from chainrule.nn.functional.padding import *  # noqa: F403
+from chainrule.nn.functional.pooling import *  # noqa: F403
+from chainrule.nn.functional.softmax import *  # noqa: F403
