@@ -266,26 +266,31 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
     try:
         primitive.infer(*inputs, **params)
+        arrays = [x._array for x in inputs]
         if primitive.flops_rule == 0:
-            result = primitive.evaluate(*[x._array for x in inputs], **params)
+            result = primitive.evaluate(*arrays, **params)
         else:
-            result = _quietly(primitive.evaluate, [x._array for x in inputs], params)
+            result = _quietly(primitive.evaluate, arrays, params)
     except ChainruleError as error:
         if error.line is None:
             error.line = users_line()
         raise
+    # NumPy gives scalars in place of arrays without axes.
     several = type(result) is tuple
-    arrays = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
+    results = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
     node = None
     if primitive.derivatives is not None and state.grad_enabled:
         for x in inputs:
             if x._node is not None:
-                node = Node(primitive, params, inputs, arrays)
+                node = Node(primitive, params, inputs, results)
                 break
-    outputs = wrap_outputs(arrays, node)
+    outputs = wrap_outputs(results, node)
     for observer in state.observers:
         observer(primitive, inputs, outputs, params)
     return outputs if several else outputs[0]
+
+
+Primitive.__call__ = apply  # type: ignore[method-assign]
 
 
 @np.errstate(all="ignore")
@@ -297,12 +302,10 @@ def _quietly(evaluate: Callable[..., Any], arrays: list[Array], params: dict[str
 def wrap_outputs(arrays: tuple[Array, ...], node: Node | None) -> tuple[Any, ...]:
     """The tensors that an application hands out; only real floating-point ones carry gradients."""
     if node is None:
-        return tuple([make(array) for array in arrays])
+        return tuple(map(make, arrays))
     return tuple(
-        [
-            make(array, node if array.dtype.kind == "f" else None, slot)
-            for slot, array in enumerate(arrays)
-        ]
+        make(array, node if is_float(array.dtype) else None, slot)
+        for slot, array in enumerate(arrays)
     )
 
 

@@ -39,15 +39,15 @@ def elementwise_rule(
 ) -> Callable[..., Spec]:
     """The rule of elementwise primitives: equal shapes and dtypes in, the same shape out."""
 
+    allowed = KINDS[kind]
+
     def infer(first: Any, *others: Any) -> Spec:
         shape, dtype = first.shape, first.dtype
-        if dtype.kind not in KINDS[kind]:
+        if dtype.kind not in allowed:
             check_kind(name, kind, first)
         for other in others:
             if other.shape != shape:
-                raise ShapeError(
-                    f"{name} got shapes {shape} and {other.shape}, which do not broadcast."
-                )
+                raise ShapeError(f"{name} got shapes {shape} and {other.shape}, which differ.")
             if other.dtype != dtype:
                 raise DTypeError(
                     f"{name} got dtypes {dtype.name} and {other.dtype.name}; "
