@@ -85,14 +85,13 @@ def _stack_arrays(arrays: list[np.ndarray], where: str) -> Any:
 
 
 def _stack_numbers(samples: Sequence[Any], dtype: Any, where: str) -> np.ndarray:
-    try:
-        # A list of ints that goes on with a float is a list of floats.
-        widest = np.result_type(dtype, *{np.asarray(sample).dtype for sample in samples})
-        return np.asarray(samples, widest)
-    except (TypeError, ValueError) as error:
+    kinds = {np.asarray(sample).dtype for sample in samples if np.isscalar(sample)}
+    if not all(np.isscalar(s) for s in samples) or any(k.kind not in "biufc" for k in kinds):
         raise DataError(
             f"cannot stack {where}s: number 0 is {samples[0]!r}, but not all others are numbers."
-        ) from error
+        )
+    # A list of ints that goes on with a float is a list of floats.
+    return np.asarray(samples, np.result_type(dtype, *kinds))
 
 
 def _stack_mappings(samples: Sequence[Mapping[Any, Any]], where: str) -> dict[Any, Any]:

@@ -167,7 +167,7 @@ def check_probability(p: Any) -> float:
 
 def check_pair(name: str, value: Any) -> tuple[int, int]:
     """One whole number for both height and width, or one for each."""
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    pair = tuple(value) if np.iterable(value) else (value, value)
     if len(pair) == 1:
         pair = pair * 2
     if len(pair) != 2 or any(

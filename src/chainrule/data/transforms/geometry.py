@@ -21,7 +21,7 @@ PADDING_MODES = ("constant", "edge", "reflect", "symmetric")
 
 def _check_padding(padding: Any) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) from one number, (left and right, top and bottom), or all four."""
-    values = (padding,) if isinstance(padding, (int, np.integer)) else tuple(padding)
+    values = tuple(padding) if np.iterable(padding) else (padding,)
     if len(values) not in (1, 2, 4) or any(
         isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 0 for v in values
     ):
@@ -181,7 +181,7 @@ class RandomShift(RandomTransform):
 
     def __init__(self, shift: int | Sequence[int], fill: Any = 0, *, seed: int = 0):
         super().__init__(seed=seed)
-        pair = (shift, shift) if isinstance(shift, (int, np.integer)) else tuple(shift)
+        pair = tuple(shift) if isinstance(shift, Sequence) else (shift, shift)
         if len(pair) != 2 or any(not isinstance(v, (int, np.integer)) or v < 0 for v in pair):
             raise ArgumentError(
                 f"shift must be a number of pixels, or one for each direction, but got {shift!r}."

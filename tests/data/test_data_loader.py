@@ -1,0 +1,599 @@
+"""The loader: order, threads, exceptions, and exact resumption."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import threading
+import time
+import traceback
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chainrule as cr
+from chainrule import data
+from chainrule.data import transforms
+from chainrule.errors import ArgumentError, ChainruleWarning, CheckpointError, DataError
+
+
+def make(n=10):
+    x = np.arange(n * 2, dtype=np.float32).reshape(n, 2)
+    return data.TensorDataset(x, np.arange(n))
+
+
+class Own(data.Dataset):
+    """Samples one by one, in a time that differs from sample to sample."""
+
+    def __init__(self, n=10, delay=0.0):
+        self.n, self.delay = n, delay
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        time.sleep(self.delay * ((index * 7) % 5))
+        return np.full(2, index, np.float32), index
+
+
+def labels(batches):
+    return [batch[1].tolist() for batch in batches]
+
+
+def loader_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("chainrule-loader")]
+
+
+def wait_for_no_threads():
+    for _ in range(500):
+        if not loader_threads():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"threads still run: {loader_threads()}")
+
+
+def test_batches_are_tuples_of_tensors():
+    batches = list(data.DataLoader(make(5), batch_size=2))
+    assert [b[0].shape for b in batches] == [(2, 2), (2, 2), (1, 2)]
+    x, y = batches[0]
+    assert isinstance(x, cr.Tensor) and x.dtype == cr.float32 and y.dtype == cr.int64
+    assert labels(batches) == [[0, 1], [2, 3], [4]]
+    assert labels(data.DataLoader(make(5), batch_size=2, drop_last=True)) == [[0, 1], [2, 3]]
+    assert labels(data.DataLoader(make(3))) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("dataset", [make(), Own()], ids=["arrays", "own"])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_shuffling_depends_on_seed_and_epoch_alone(dataset, workers):
+    def run(seed, workers=workers):
+        loader = data.DataLoader(
+            dataset, batch_size=3, shuffle=True, seed=seed, num_workers=workers
+        )
+        return [labels(loader) for _ in range(3)]
+
+    epochs = run(1)
+    assert epochs == run(1, workers=0)
+    assert all(sorted(i for b in e for i in b) == list(range(10)) for e in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and run(2) != epochs
+    # The values belong to the labels.
+    for x, y in data.DataLoader(dataset, batch_size=4, shuffle=True, num_workers=workers):
+        expected = np.stack([dataset[i][0] for i in y.tolist()])
+        np.testing.assert_array_equal(x.numpy(), expected)
+
+
+def test_the_global_generators_are_left_alone():
+    cr.random.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before, numpy_before = cr.random.get_state().copy(), np.random.get_state()[1].copy()  # noqa: NPY002
+    augmented = data.TensorDataset(np.ones((4, 1, 3, 3), np.float32), np.arange(4)).with_transform(
+        transforms.GaussianNoise()
+    )
+    list(data.DataLoader(augmented, shuffle=True, num_workers=2))
+    np.testing.assert_array_equal(cr.random.get_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_len_and_single_samples():
+    assert len(data.DataLoader(make(10), batch_size=3)) == 4
+    assert len(data.DataLoader(make(10), batch_size=3, drop_last=True)) == 3
+    single = data.DataLoader(make(3), batch_size=None)
+    assert len(single) == 3
+    x, y = next(iter(single))
+    assert isinstance(x, cr.Tensor) and x.shape == (2,) and int(y) == 0
+
+
+def test_custom_collate_gets_samples_and_gives_what_it_likes():
+    def collate(samples):
+        return [label for _, label in samples]
+
+    loader = data.DataLoader(make(5), batch_size=2, collate_fn=collate, num_workers=2)
+    assert [list(map(int, b)) for b in loader] == [[0, 1], [2, 3], [4]]
+
+
+def test_plain_lists_and_getitems():
+    assert [b.tolist() for b in data.DataLoader([3, 4, 5], batch_size=2)] == [[3, 4], [5]]
+
+    class Several:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise AssertionError("asked for one sample")
+
+        def __getitems__(self, indices):
+            return [i * 10 for i in indices]
+
+    assert [b.tolist() for b in data.DataLoader(Several(), batch_size=3)] == [[0, 10, 20], [30]]
+
+
+def test_samplers_and_batch_samplers():
+    loader = data.DataLoader(make(), batch_size=2, sampler=[5, 1, 1])
+    assert labels(loader) == [[5, 1], [1]] and len(loader) == 2
+    loader = data.DataLoader(make(), batch_sampler=[[1, 2, 3], [9]])
+    assert labels(loader) == [[1, 2, 3], [9]] and loader.batch_size is None
+    lengths = np.arange(10)
+    buckets = data.BucketBatchSampler(lengths, 3, seed=1)
+    assert labels(data.DataLoader(make(), batch_sampler=buckets)) == list(
+        data.BucketBatchSampler(lengths, 3, seed=1)
+    )
+
+
+def test_endless_sampler():
+    loader = data.DataLoader(make(), batch_size=2, sampler=Endless(), num_workers=2)
+    assert labels(itertools.islice(loader, 6))[-1] == [0, 1]
+
+
+class Endless:
+    def __iter__(self):
+        return itertools.cycle(range(10))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": [0], "shuffle": True},
+        {"batch_sampler": [[0]], "batch_size": 2},
+        {"batch_sampler": [[0]], "shuffle": True},
+        {"batch_sampler": [[0]], "drop_last": True},
+        {"batch_size": None, "drop_last": True},
+        {"batch_size": 0},
+        {"batch_size": 2.0},
+        {"num_workers": -1},
+        {"num_workers": 1.5},
+        {"prefetch_factor": 0},
+        {"timeout": -1},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"generator": "x"},
+        {"multiprocessing_context": "fork"},
+    ],
+)
+def test_arguments_are_checked(options):
+    with pytest.raises(ArgumentError):
+        data.DataLoader(make(), **options)
+
+
+def test_empty_data_and_no_data():
+    empty = data.TensorDataset(np.zeros((0, 2)), name="nothing")
+    with pytest.raises(DataError, match="'nothing' has no samples"):
+        data.DataLoader(empty)
+    with pytest.raises(ArgumentError, match="TensorDataset"):
+        data.DataLoader(3)
+
+
+def test_batch_larger_than_the_data():
+    assert labels(data.DataLoader(make(3), batch_size=100)) == [[0, 1, 2]]
+    with pytest.warns(ChainruleWarning, match="batch_size 100 is larger than the 3 samples"):
+        loader = data.DataLoader(make(3), batch_size=100, drop_last=True)
+    assert len(loader) == 0 and list(loader) == []
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 20),
+    size=st.integers(1, 6),
+    drop=st.booleans(),
+    workers=st.sampled_from([0, 2]),
+    stop=st.integers(0, 25),
+    seed=st.integers(0, 100),
+)
+@settings(deadline=None, max_examples=60)
+def test_resume_at_any_batch(n, size, drop, workers, stop, seed):
+    if drop and size > n:
+        return
+
+    def build():
+        return data.DataLoader(make(n), size, True, drop_last=drop, num_workers=workers, seed=seed)
+
+    whole = build()
+    expected = [batch for _ in range(35) for batch in labels(whole)]
+    loader, got = build(), []
+    while len(got) < stop:
+        for _, y in loader:
+            got.append(y.tolist())
+            if len(got) == stop:
+                break
+    state = json.loads(json.dumps(loader.state_dict()))
+    resumed = build()
+    resumed.load_state_dict(state)
+    while len(got) < stop + 7:
+        got += labels(resumed)
+    assert got == expected[: len(got)]
+
+
+def test_state_counts_what_was_delivered_not_what_was_fetched():
+    loader = data.DataLoader(make(20), 2, shuffle=True, num_workers=3, prefetch_factor=4)
+    iterator = iter(loader)
+    for delivered in range(4):
+        state = loader.state_dict()
+        assert (state["epoch"], state["batch"]) == (0, delivered) and loader.epoch == 0
+        next(iterator)
+    assert len(iterator) == 6
+    list(iterator)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batch"]) == (1, 0) and loader.epoch == 1
+
+
+def test_after_the_last_batch_the_epoch_is_not_over_until_it_is_asked():
+    loader = data.DataLoader(make(4), 2, shuffle=True)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batch"]) == (0, 2)
+    resumed = data.DataLoader(make(4), 2, shuffle=True)
+    resumed.load_state_dict(state)
+    assert labels(resumed) == []
+    list(iterator)
+    assert labels(resumed) == labels(loader)
+
+
+def test_seed_comes_back_with_the_state():
+    loader = data.DataLoader(make(), 3, shuffle=True, generator=np.random.default_rng())
+    first = next(iter(loader))
+    resumed = data.DataLoader(make(), 3, shuffle=True)
+    resumed.load_state_dict(loader.state_dict() | {"batch": 0})
+    assert next(iter(resumed))[1].tolist() == first[1].tolist()
+
+
+def test_set_epoch():
+    loader, other = (data.DataLoader(make(), 3, shuffle=True) for _ in range(2))
+    epochs = [labels(loader) for _ in range(4)]
+    other.set_epoch(3)
+    assert labels(other) == epochs[3]
+
+
+def test_an_abandoned_epoch_is_followed_by_the_next():
+    loader = data.DataLoader(make(), 3, shuffle=True)
+    next(iter(loader))
+    assert loader.state_dict()["batch"] == 1
+    next(iter(loader))
+    assert loader.state_dict()["epoch"] == 1
+
+
+def test_two_iterators_do_not_disturb_each_other():
+    loader = data.DataLoader(make(), 3, shuffle=True, num_workers=2)
+    reference = data.DataLoader(make(), 3, shuffle=True)
+    first, second = labels(reference), labels(reference)
+    one, two = iter(loader), iter(loader)
+    got = [(a[1].tolist(), b[1].tolist()) for a, b in zip(one, two, strict=True)]
+    assert got == list(zip(first, second, strict=True))
+
+
+def test_resume_refuses_another_loader():
+    loader = data.DataLoader(make(), 3)
+    next(iter(loader))
+    state = loader.state_dict()
+    with pytest.raises(CheckpointError, match="samples 10, and this DataLoader has samples 9"):
+        data.DataLoader(make(9), 3).load_state_dict(state)
+    with pytest.raises(CheckpointError, match="batch_size 3"):
+        data.DataLoader(make(), 4).load_state_dict(state)
+    for wrong in ({}, {"epoch": 0}, state | {"batch": -1}, state | {"seed": "x"}, None):
+        with pytest.raises(CheckpointError):
+            data.DataLoader(make(), 3).load_state_dict(wrong)
+    # At the start of an epoch nothing is lost.
+    data.DataLoader(make(9), 3).load_state_dict(state | {"batch": 0})
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda: data.WeightedRandomSampler(np.arange(10), 9, seed=4),
+        lambda: data.RandomSampler(range(10), True, 9, seed=4),
+        lambda: data.SubsetRandomSampler([1, 5, 6, 2, 3, 4, 9, 8, 7], seed=4),
+    ],
+)
+def test_resume_with_samplers(sampler):
+    def build():
+        return data.DataLoader(make(), 2, sampler=sampler())
+
+    whole = build()
+    expected = labels(whole) + labels(whole)
+    loader = build()
+    got = labels(itertools.islice(loader, 2))
+    resumed = build()
+    resumed.load_state_dict(loader.state_dict())
+    assert got + labels(resumed) + labels(resumed) == expected
+
+
+def test_resume_with_bucket_batches():
+    def build():
+        sampler = data.BucketBatchSampler(np.arange(10), 2, bucket_size=4, seed=4)
+        return data.DataLoader(make(), batch_sampler=sampler, num_workers=2)
+
+    whole = build()
+    expected = labels(whole) + labels(whole)
+    loader = build()
+    got = labels(itertools.islice(loader, 3))
+    resumed = build()
+    resumed.load_state_dict(loader.state_dict())
+    assert got + labels(resumed) + labels(resumed) == expected
+
+
+class Stateful:
+    """A user's sampler that only its own state describes."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __len__(self):
+        return 10
+
+    def __iter__(self):
+        self.calls += 1
+        return iter(np.random.default_rng(self.calls).permutation(10).tolist())
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def test_resume_with_a_users_stateful_sampler():
+    whole = data.DataLoader(make(), 3, sampler=Stateful())
+    expected = [labels(whole) for _ in range(3)]
+    loader = data.DataLoader(make(), 3, sampler=Stateful())
+    assert labels(loader) == expected[0]
+    got = labels(itertools.islice(loader, 2))
+    resumed = data.DataLoader(make(), 3, sampler=Stateful())
+    resumed.load_state_dict(loader.state_dict())
+    assert got + labels(resumed) == expected[1]
+    assert labels(resumed) == expected[2]
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_threads_keep_the_order_when_samples_take_different_times():
+    loader = data.DataLoader(Own(30, delay=0.002), 2, num_workers=4)
+    assert labels(loader) == [[i, i + 1] for i in range(0, 30, 2)]
+
+
+class Faulty(Own):
+    def __getitem__(self, index):
+        if index == 5:
+            raise KeyError("sample five is broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_exceptions_arrive_with_their_traceback(workers):
+    loader = data.DataLoader(Faulty(), 2, num_workers=workers)
+    iterator = iter(loader)
+    assert [next(iterator)[1].tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(KeyError, match="sample five") as caught:
+        next(iterator)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert (frames[-1].name, frames[-1].filename) == ("__getitem__", __file__)
+    # What failed is not counted: a run that is resumed meets the same batch again.
+    assert loader.state_dict()["batch"] == 2 and loader.state_dict()["epoch"] == 0
+    assert list(iterator) == [] and loader.state_dict()["batch"] == 2
+    del caught
+    wait_for_no_threads()
+
+
+def test_stop_iteration_in_a_data_set_is_an_error():
+    class Stops(Own):
+        def __getitem__(self, index):
+            raise StopIteration
+
+    for workers in (0, 1):
+        with pytest.raises(DataError, match="StopIteration"):
+            list(data.DataLoader(Stops(), num_workers=workers))
+
+
+def test_exceptions_of_samplers_arrive():
+    def broken():
+        yield 0
+        raise OSError("sampler")
+
+    class Broken:
+        def __iter__(self):
+            return broken()
+
+        def __len__(self):
+            return 2
+
+    for workers in (0, 2):
+        with pytest.raises(OSError, match="sampler"):
+            list(data.DataLoader(make(), 1, sampler=Broken(), num_workers=workers))
+
+
+def test_threads_end_with_the_iterator():
+    wait_for_no_threads()
+    loader = data.DataLoader(Own(50), 2, num_workers=3)
+    iterator = iter(loader)
+    next(iterator)
+    assert 1 <= len(loader_threads()) <= 3
+    del iterator
+    gc.collect()
+    wait_for_no_threads()
+    for _ in loader:  # an epoch to its end, and one that is broken off
+        pass
+    for _ in loader:
+        break
+    gc.collect()
+    wait_for_no_threads()
+
+
+def test_prefetching_is_bounded():
+    asked = []
+
+    class Asked(Own):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    iterator = iter(data.DataLoader(Asked(50), 1, num_workers=2, prefetch_factor=3))
+    next(iterator)
+    for _ in range(100):
+        if len(asked) == 6:
+            break
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert sorted(asked) == list(range(6))
+
+
+def test_timeout():
+    loader = data.DataLoader(Own(3, delay=0.5), 3, num_workers=1, timeout=0.05)
+    with pytest.raises(DataError, match=r"timeout=0\.05"):
+        list(loader)
+
+
+def test_worker_init():
+    seen = []
+    loader = data.DataLoader(Own(8, delay=0.005), 1, num_workers=2, worker_init_fn=seen.append)
+    list(loader)
+    assert sorted(seen) == [0, 1]
+
+
+# --- augmentation ---------------------------------------------------------------------------------
+
+
+def images(n=12):
+    rng = np.random.default_rng(0)
+    return data.TensorDataset(rng.random((n, 1, 8, 8), np.float32), np.arange(n))
+
+
+AUGMENT = transforms.Compose(
+    [
+        transforms.RandomCrop(8, padding=2),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomRotation(20),
+        transforms.RandomErasing(0.9),
+        transforms.GaussianNoise(sigma=0.1),
+    ]
+)
+
+
+def by_label(loader):
+    return {int(label): x for xs, ys in loader for x, label in zip(xs.numpy(), ys, strict=True)}
+
+
+def same(one, two):
+    assert one.keys() == two.keys()
+    return all((one[key] == two[key]).all() for key in one)
+
+
+def test_augmentation_depends_on_seed_epoch_and_sample_alone():
+    dataset = images().with_transform(AUGMENT)
+
+    def run(batch_size=5, epoch=0, **options):
+        loader = data.DataLoader(dataset, batch_size, **({"shuffle": True} | options))
+        loader.set_epoch(epoch)
+        return by_label(loader)
+
+    reference = run()
+    assert same(run(batch_size=1), reference)
+    assert same(run(num_workers=3), reference)
+    assert same(run(shuffle=False), reference)
+    assert same(run(collate_fn=data.default_collate), reference)
+    assert not same(run(epoch=1), reference)
+    assert not same(run(seed=1), reference)
+    assert same(run(epoch=1, num_workers=2, batch_size=7), run(epoch=1))
+    # Through a subset and a concatenation, samples keep their own numbers.
+    subset = data.DataLoader(data.Subset(dataset, [3, 8]), 2)
+    assert same(by_label(subset), {3: reference[3], 8: reference[8]})
+    both = data.ConcatDataset([data.Subset(dataset, [8, 1]), data.Subset(dataset, [4])])
+    assert same(by_label(data.DataLoader(both, 3)), {i: reference[i] for i in (8, 1, 4)})
+
+
+def test_augmentation_resumes():
+    def build():
+        dataset = images().with_transform(AUGMENT)
+        return data.DataLoader(dataset, 3, shuffle=True, num_workers=2)
+
+    whole = build()
+    expected = [x.numpy() for _ in range(2) for x, _ in whole]
+    loader = build()
+    got = [x.numpy() for x, _ in itertools.islice(loader, 2)]
+    resumed = build()
+    resumed.load_state_dict(loader.state_dict())
+    got += [x.numpy() for _ in range(2) for x, _ in resumed]
+    assert len(got) == len(expected)
+    assert all((a == b).all() for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"collate_fn": data.default_collate}, {"num_workers": 2}])
+def test_a_sample_drawn_twice_is_augmented_in_two_ways(options):
+    dataset = images().with_transform(transforms.GaussianNoise(sigma=0.1))
+    loader = data.DataLoader(dataset, 3, sampler=[4, 4, 1, 4, 1, 2], **options)
+    xs = np.concatenate([x.numpy() for x, _ in loader])
+    assert (xs[0] != xs[1]).any() and (xs[1] != xs[3]).any() and (xs[2] != xs[4]).any()
+    once = data.DataLoader(dataset, 3, sampler=[1, 2, 4])
+    np.testing.assert_array_equal(next(iter(once))[0].numpy(), xs[[2, 5, 0]])
+
+
+def test_repeats_reach_the_parts_of_a_concatenation():
+    part = images().with_transform(transforms.GaussianNoise(sigma=0.1))
+    both = data.ConcatDataset([part, part])
+    xs = next(iter(data.DataLoader(both, 5, sampler=[13, 2, 13, 2, 13])))[0].numpy()
+    assert (xs[0] != xs[2]).any() and (xs[2] != xs[4]).any() and (xs[1] != xs[3]).any()
+
+
+def test_transforms_called_in_a_users_own_data_set():
+    """Keyed by sample and call: the same on any number of threads, and different calls differ."""
+
+    class Augmented(Own):
+        noise = transforms.GaussianNoise(sigma=1.0, clip=False)
+
+        def __getitem__(self, index):
+            blank = np.zeros((1, 4, 4), np.float32)
+            return np.stack([self.noise(blank), self.noise(blank)]), index
+
+    runs = [by_label(data.DataLoader(Augmented(), 3, num_workers=w)) for w in (0, 3)]
+    assert same(*runs)
+    pairs = [x for x in runs[0].values()]
+    assert all((pair[0] != pair[1]).any() for pair in pairs)
+    assert len({pair.tobytes() for pair in pairs}) == len(pairs)
+
+
+def test_mixup_in_the_loader():
+    dataset = images(8)
+    build = lambda workers: data.DataLoader(  # noqa: E731
+        dataset, 4, batch_transform=transforms.Mixup(8), num_workers=workers
+    )
+    first = [(x.numpy(), y.numpy()) for x, y in build(0)]
+    again = [(x.numpy(), y.numpy()) for x, y in build(2)]
+    for (x, y), (x2, y2) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(y, y2)
+        np.testing.assert_allclose(y.sum(1), 1, rtol=1e-6)
+    # One lambda a batch, and the label says which: blend by hand.
+    share = first[0][1][0, 0]
+    raw = dataset[:4][0]
+    np.testing.assert_allclose(
+        first[0][0], share * raw + (1 - share) * np.roll(raw, 1, 0), rtol=1e-5
+    )
+    assert first[0][1][0, 0] != first[1][1][0, 4]
+
+
+def test_batch_transform_may_be_any_function():
+    loader = data.DataLoader(make(4), 2, batch_transform=lambda batch: (batch[0] * 2, batch[1]))
+    x, _ = next(iter(loader))
+    assert isinstance(x, cr.Tensor) and x.tolist() == [[0, 2], [4, 6]]
