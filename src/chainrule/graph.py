@@ -18,7 +18,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from chainrule.errors import ChainruleError, users_line
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
 
+T = TypeVar("T", bound="Value")
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
@@ -57,7 +58,8 @@ class Primitive:
         name: its name in graphs and messages.
         formula: what it computes, in a line.
         inputs: the names of its inputs, in order; `("*xs",)` where their number is free.
-        infer: `(*inputs, **params) -> Spec` (or a tuple of them); raises `ShapeError` or `DTypeError`.
+        infer: `(*inputs, **params) -> Spec` (or a tuple of them); raises `ShapeError` or
+            `DTypeError`.
         evaluate: `(*arrays, **params) -> array` (or a tuple of them), in NumPy.
         derivatives: one rule per input, `(g, z, *inputs, **params) -> tensor` where `g` is the
             gradient of the loss with respect to the output `z`; None for an input without one.
@@ -104,7 +106,7 @@ class Primitive:
         """Floating-point operations of one application."""
         if self.flops_rule is None:
             return sum(z.size for z in outputs)
-        return self.flops_rule(outputs, *inputs, **params) if self.flops_rule else 0
+        return 0 if self.flops_rule == 0 else self.flops_rule(outputs, *inputs, **params)
 
     def reads_inputs(self, n: int) -> tuple[bool, ...]:
         """For each of `n` inputs, whether the derivative reads its value."""
@@ -136,8 +138,8 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "edges", "freed", "hooks", "inputs", "line", "outputs", "params", "primitive",
-        "retained", "sequence",
+        "__weakref__", "edges", "freed", "hooks", "inputs", "line", "outputs", "params",
+        "primitive", "retained", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -157,9 +159,7 @@ class Node:
             ]
         )
         self.outputs = (
-            outputs
-            if primitive.reads_output
-            else tuple([Spec(z.shape, z.dtype) for z in outputs])
+            outputs if primitive.reads_output else tuple([Spec(z.shape, z.dtype) for z in outputs])
         )
         # Creation order is a topological order: a node is made after all that it depends on.
         self.sequence = next(_sequence)
@@ -193,8 +193,9 @@ class Node:
 class Value:
     """What the graph knows of a tensor: its array, and the node that it came from.
 
-    `_node` is None for a value that needs no gradient, a `Leaf` for one that the user asked a gradient
-    for, and a `Node` for one that was computed. `_slot` says which output of the node this is.
+    `_node` is None for a value that needs no gradient, a `Leaf` for one that the user asked a
+    gradient for, and a `Node` for one that was computed. `_slot` says which output of the node this
+    is.
     """
 
     __slots__ = ("__weakref__", "_array", "_node", "_slot", "grad")
@@ -229,7 +230,7 @@ class _State(threading.local):
     """What differs from thread to thread."""
 
     grad_enabled: bool = True
-    backwards: int = 0  # calls of backward(); an optimiser asks whether one came since its last step
+    backwards: int = 0  # calls of backward(): did one come since the optimiser's last step?
     observers: tuple[Callable[..., None], ...] = ()
 
 
@@ -238,7 +239,7 @@ _sequence = itertools.count()
 _tensor_class: type[Any] = Value
 
 
-def register_tensor_class(cls: type[Any]) -> type[Any]:
+def register_tensor_class(cls: type[T]) -> type[T]:
     """Name the class that values are handed to the user as. Floor 1 calls this once."""
     global _tensor_class
     _tensor_class = cls
@@ -247,7 +248,7 @@ def register_tensor_class(cls: type[Any]) -> type[Any]:
 
 def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor:
     """Wrap an array as a tensor."""
-    tensor = _tensor_class.__new__(_tensor_class)
+    tensor = object.__new__(_tensor_class)
     tensor._array = array
     tensor._node = node
     tensor._slot = slot

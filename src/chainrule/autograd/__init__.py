@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from chainrule.array.creation import asarray
 from chainrule.autograd import engine
 from chainrule.autograd.anomaly import detect_anomaly
 from chainrule.autograd.check import gradcheck, gradgradcheck
 from chainrule.autograd.function import Function
 from chainrule.autograd.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from chainrule.errors import ArgumentError
 from chainrule.graph import Value
 
 
 def _listed(x: Any) -> Sequence[Any]:
     return (x,) if isinstance(x, Value) else tuple(x)
+
+
+def _seeds(outputs: Sequence[Any], gradients: Any) -> list[Any]:
+    """What each output's gradient starts from."""
+    if gradients is None:
+        given: Sequence[Any] = (None,) * len(outputs)
+    else:
+        given = gradients if isinstance(gradients, list | tuple) else (gradients,)
+    if len(given) != len(outputs):
+        raise ArgumentError(f"{len(outputs)} output(s) need as many gradients, got {len(given)}.")
+    return [
+        engine.seed(z, None if g is None else asarray(g))
+        for z, g in zip(outputs, given, strict=True)
+    ]
 
 
 def grad(
@@ -35,11 +51,10 @@ def grad(
         allow_unused: give None for an input that the outputs do not depend on.
     """
     zs, xs = _listed(outputs), _listed(inputs)
-    seeds = (None,) * len(zs) if grad_outputs is None else _listed(grad_outputs)
-    gs = [engine.seed(z, g) for z, g in zip(zs, seeds, strict=True)]
     return engine.gradients_of(
-        zs, xs, gs, retain_graph=retain_graph, create_graph=create_graph, allow_unused=allow_unused
-    )
+        zs, xs, _seeds(zs, grad_outputs), retain_graph=retain_graph, create_graph=create_graph,
+        allow_unused=allow_unused,
+    )  # fmt: skip
 
 
 def backward(
@@ -51,10 +66,8 @@ def backward(
 ) -> None:
     """Add dL/dx to `x.grad` for every leaf that the tensors depend on (or for `inputs` alone)."""
     zs = _listed(tensors)
-    seeds = (None,) * len(zs) if grad_tensors is None else _listed(grad_tensors)
-    gs = [engine.seed(z, g) for z, g in zip(zs, seeds, strict=True)]
     engine.backward(
-        zs, gs, inputs=None if inputs is None else _listed(inputs),
+        zs, _seeds(zs, grad_tensors), inputs=None if inputs is None else _listed(inputs),
         retain_graph=create_graph if retain_graph is None else retain_graph,
         create_graph=create_graph,
     )  # fmt: skip

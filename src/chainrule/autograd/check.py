@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import engine
+from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import ArgumentError, GradError
 from chainrule.graph import Leaf, Value, make
@@ -34,9 +35,13 @@ def _leaves(inputs: Any) -> list[Any]:
 
 
 def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
-    result = function(*inputs)
+    with _GradMode(True):
+        result = function(*inputs)
     results = result if isinstance(result, tuple | list) else (result,)
-    return [z for z in results if isinstance(z, Value) and is_float(z.dtype)]
+    floats = [z for z in results if isinstance(z, Value) and is_float(z.dtype)]
+    if not floats:
+        raise ArgumentError("gradcheck needs a function that returns a floating-point tensor.")
+    return floats
 
 
 def _numeric(

@@ -1,10 +1,10 @@
 """Reverse mode: the chain rule, walked from the loss back to the leaves.
 
 For a node z = f(x, y) and a loss L, given g = dL/dz, each input receives dL/dx = g dz/dx by the
-primitive's rule, and what reaches a value along several paths is added up. Nodes are visited in the
-opposite order of their making, which is a topological order: when a node's turn comes, all that its
-outputs were used for has been visited. The walk is a loop over a sorted list, so that a graph may be
-as deep as memory allows.
+primitive's rule, and what reaches a value along several paths is added up. Nodes are visited in
+the opposite order of their making, which is a topological order: when a node's turn comes, all that
+its outputs were used for has been visited. The walk is a loop over a sorted list, so that a graph
+may be as deep as memory allows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from chainrule.autograd.modes import _GradMode
 from chainrule.errors import ChainruleError, GradError, GraphFreedError, ShapeError
-from chainrule.graph import Leaf, Node, Value, constant, state
+from chainrule.graph import Leaf, Node, Value, constant, make, state
 
 Target = tuple[Node | Leaf, int]
 
@@ -30,10 +30,11 @@ def backward(
 ) -> None:
     """Add dL/dx to `x.grad` for every leaf x (or for `inputs` alone)."""
     state.backwards += 1
-    targets = None if inputs is None else {(x._node, x._slot): x for x in inputs}
-    found = run(
-        outputs, gradients, targets, retain_graph=retain_graph, create_graph=create_graph
-    )
+    targets = None
+    if inputs is not None:
+        _require_nodes(inputs)
+        targets = {(x._node, x._slot): x for x in inputs}
+    found = run(outputs, gradients, targets, retain_graph=retain_graph, create_graph=create_graph)
     for (node, slot), gradient in found.items():
         if targets is not None:
             accumulate(targets[node, slot], gradient)
@@ -41,9 +42,23 @@ def backward(
             accumulate(leaf, gradient)
 
 
+def _require_nodes(inputs: Sequence[Any]) -> None:
+    for x in inputs:
+        if x._node is None:
+            raise GradError(
+                "a gradient was asked for a tensor that does not require one; make it with "
+                "requires_grad=True before it is used."
+            )
+
+
 def accumulate(tensor: Any, gradient: Any) -> None:
     """`tensor.grad += gradient`, as a new tensor: who holds the old one keeps it unchanged."""
-    tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+    tensor.grad = handed_out(gradient) if tensor.grad is None else tensor.grad + gradient
+
+
+def handed_out(x: Any) -> Any:
+    """x as a tensor of its own: who gets it may assign to it while the walk still needs x."""
+    return make(x._array, x._node, x._slot)
 
 
 def gradients_of(
@@ -57,24 +72,18 @@ def gradients_of(
 ) -> tuple[Any, ...]:
     """dL/dx for each x in `inputs`; None for one that the outputs do not depend on, if allowed."""
     retain = create_graph if retain_graph is None else retain_graph
-    for x in inputs:
-        if x._node is None:
-            raise GradError(
-                "a gradient was asked for a tensor that does not require one; make it with "
-                "requires_grad=True before it is used."
-            )
+    _require_nodes(inputs)
     keys = [(x._node, x._slot) for x in inputs]
     found = run(
         outputs, gradients, dict.fromkeys(keys), retain_graph=retain, create_graph=create_graph
     )
-    results = tuple(found.get(key) for key in keys)
-    if not allow_unused and any(result is None for result in results):
-        position = next(i for i, result in enumerate(results) if result is None)
-        raise GradError(
-            f"the outputs do not depend on inputs[{position}]; pass allow_unused=True to get None "
-            "for it."
-        )
-    return results
+    for position, key in enumerate(keys):
+        if key not in found and not allow_unused:
+            raise GradError(
+                f"the outputs do not depend on inputs[{position}]; pass allow_unused=True to get "
+                "None for it."
+            )
+    return tuple(handed_out(found[key]) if key in found else None for key in keys)
 
 
 def run(
@@ -149,8 +158,18 @@ def _needed(order: list[Node | Leaf], targets: Iterable[Target]) -> set[Node | L
 def _run_hooks(node: Node | Leaf, received: dict[int, Any]) -> None:
     for slot, hooks in node.hooks.items():
         for hook in list(hooks.values()):
-            if slot in received and (replaced := hook(received[slot])) is not None:
-                received[slot] = replaced
+            if slot in received and (replaced := hook(handed_out(received[slot]))) is not None:
+                _check_replacement(replaced, received[slot])
+                received[slot] = handed_out(replaced)
+
+
+def _check_replacement(replaced: Any, gradient: Any) -> None:
+    if not isinstance(replaced, Value) or replaced.shape != gradient.shape:
+        what = replaced.shape if isinstance(replaced, Value) else type(replaced).__name__
+        raise ShapeError(
+            f"a hook returned {what} in place of a gradient of shape {gradient.shape}; return a "
+            "tensor of the same shape, or None."
+        )
 
 
 def _fill_retained(node: Node, received: dict[int, Any]) -> None:
@@ -167,9 +186,7 @@ def _propagate(
     retain_graph: bool,
 ) -> None:
     """Apply the node's rules and add the results to what its inputs have received."""
-    needs = tuple(
-        [e is not None and (wanted is None or e[0] in wanted) for e in node.edges]
-    )
+    needs = tuple([e is not None and (wanted is None or e[0] in wanted) for e in node.edges])
     if True not in needs:
         return
     if node.freed:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from chainrule.autograd.engine import handed_out
 from chainrule.autograd.modes import _GradMode
-from chainrule.errors import GradError, ShapeError
+from chainrule.dtypes import is_float
+from chainrule.errors import GradError, GraphFreedError, ShapeError
 from chainrule.graph import Node, Value, make, state, wrap_outputs
+from chainrule.primitives.elementwise import cast
 
 
 class Context:
@@ -24,54 +27,62 @@ class Context:
     needs_input_grad: tuple[bool, ...]
 
     def __init__(self) -> None:
-        self._saved: tuple[Any, ...] = ()
+        self._given: tuple[Any, ...] = ()
+        self._saved: tuple[Any, ...] | None = ()
         self._output_slots: dict[int, int] = {}
         self._node: Callable[[], Any] = lambda: None
-        self.non_differentiable: tuple[Any, ...] = ()
+        self._non_differentiable: tuple[Any, ...] = ()
 
     def save_for_backward(self, *tensors: Any) -> None:
-        """Keep tensors (inputs, outputs or anything computed) for `backward`."""
+        """Keep tensors (inputs, outputs or anything computed), with the values they have now."""
         for t in tensors:
             if t is not None and not isinstance(t, Value):
                 raise GradError(
                     f"save_for_backward takes tensors, but got {type(t).__name__}; keep other "
                     "values as attributes: ctx.name = value."
                 )
-        self._saved = tensors
+        self._given = tensors
+        self._saved = tuple(None if t is None else handed_out(t) for t in tensors)
 
     def mark_non_differentiable(self, *tensors: Any) -> None:
         """Say which outputs carry no gradient."""
-        self.non_differentiable = tensors
+        self._non_differentiable = tensors
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What was saved, with the values it had then."""
-        node = self._node()
-        return tuple(
-            make(t._array, node, self._output_slots[i])
-            if node is not None and i in self._output_slots
-            else t
-            for i, t in enumerate(self._saved)
-        )
+        if self._saved is None:
+            raise GraphFreedError(
+                "the saved tensors of this function are freed, because its graph was used already; "
+                "pass retain_graph=True to the earlier backward() or grad() if you need it twice."
+            )
+        return tuple(None if t is None else self._rebuilt(i, t) for i, t in enumerate(self._saved))
 
-    def _seal(self, results: tuple[Any, ...], node: Any) -> None:
-        """After `forward`: hold on to the saved values, whatever becomes of the tensors.
+    def _rebuilt(self, position: int, saved: Any) -> Any:
+        node = self._node()
+        if node is None or position not in self._output_slots:
+            return handed_out(saved)
+        return make(saved._array, node, self._output_slots[position])
+
+    def _seal(self, inputs: Sequence[Any], results: Sequence[Any], node: Any) -> None:
+        """After `forward`: note which of the saved tensors are outputs.
 
         A saved output is rebuilt from the node when it is read (through a weak reference, since the
         node holds this context), so that a second derivative finds its way through it.
         """
-        slots = {id(result): slot for slot, result in enumerate(results)}
-        inputs = self._saved
-        self._output_slots = {i: slots[id(t)] for i, t in enumerate(inputs) if id(t) in slots}
-        self._saved = tuple(
-            None if t is None else make(t._array, t._node, t._slot) for t in inputs
-        )
-        if node is not None:
-            self._node = weakref.ref(node)
+        constants = (*inputs, *self._non_differentiable)
+        slots = {
+            id(result): slot
+            for slot, result in enumerate(results)
+            if is_float(result.dtype) and all(result is not t for t in constants)
+        }
+        self._output_slots = {i: slots[id(t)] for i, t in enumerate(self._given) if id(t) in slots}
+        self._given = ()
+        self._node = weakref.ref(node)
 
     def release(self) -> None:
         """Let the saved values go."""
-        self._saved = ()
+        self._saved = None
 
 
 class _FunctionPrimitive:
@@ -96,29 +107,33 @@ class _FunctionPrimitive:
 
     def derivatives(self, needs: tuple[bool, ...], g: Any, z: Any, *inputs: Any) -> Any:
         gradients = g if isinstance(g, tuple) else (g,)
-        results = self.function.backward(self.context, *gradients)
-        results = results if isinstance(results, tuple) else (results,)
+        returned = self.function.backward(self.context, *map(handed_out, gradients))
+        results = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
         expected = len(self.context.needs_input_grad)
-        if len(results) != expected:
+        if len(results) < expected or any(r is not None for r in results[expected:]):
             raise GradError(
                 f"{self.name}.backward returned {len(results)} gradient(s) but {self.name}.forward "
                 f"takes {expected} input(s); return one for each, None where there is none."
             )
-        chosen = [results[i] for i in self.positions]
-        for i, (result, spec) in enumerate(zip(chosen, inputs, strict=True)):
-            if result is None:
-                continue
-            if not isinstance(result, Value):
-                raise GradError(
-                    f"{self.name}.backward returned {type(result).__name__} for input {i}; "
-                    "return a tensor or None."
-                )
-            if result.shape != spec.shape:
-                raise ShapeError(
-                    f"{self.name}.backward returned a gradient of shape {result.shape} for input "
-                    f"{i}, which has shape {spec.shape}; they must be equal."
-                )
-        return chosen
+        return [
+            self._checked(results[position], spec, position) if needed else None
+            for position, spec, needed in zip(self.positions, inputs, needs, strict=True)
+        ]
+
+    def _checked(self, result: Any, spec: Any, position: int) -> Any:
+        if result is None:
+            return None
+        if not isinstance(result, Value):
+            raise GradError(
+                f"{self.name}.backward returned {type(result).__name__} for input {position}; "
+                "return a tensor or None."
+            )
+        if result.shape != spec.shape:
+            raise ShapeError(
+                f"{self.name}.backward returned a gradient of shape {result.shape} for input "
+                f"{position}, which has shape {spec.shape}; they must be equal."
+            )
+        return result if result.dtype == spec.dtype else cast(result, dtype=spec.dtype)
 
 
 class Function:
@@ -139,9 +154,13 @@ class Function:
     z = Multiply.apply(x, y)
     ```
 
-    `forward` runs without recording. `backward` receives dL/d(output), one for each output, and
-    returns dL/d(input), one for each argument of `forward` (None where there is none). If it is
-    written in tensor operations it can itself be differentiated.
+    `forward` runs without recording. `backward` receives dL/d(output), one for each output (zeros
+    for one that the loss does not depend on), and returns dL/d(input), one for each argument of
+    `forward` (None where there is none). If it is written in tensor operations it can itself be
+    differentiated.
+
+    Where `forward` should not see the context, leave `ctx` out and define
+    `setup_context(ctx, inputs, output)` beside it.
     """
 
     @staticmethod
@@ -152,19 +171,30 @@ class Function:
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError("a Function needs a static method backward(ctx, *gradients)")
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        raise NotImplementedError("setup_context(ctx, inputs, output) is called if it is defined")
+
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Call `forward` and record the application."""
+        """Call `forward` and record the application.
+
+        Tensors that need gradients are passed by position; keyword arguments are constants.
+        """
         context = Context()
         positions = tuple(i for i, a in enumerate(args) if isinstance(a, Value))
         tensors = tuple(args[i] for i in positions)
-        context.needs_input_grad = tuple(
-            isinstance(a, Value) and a._node is not None for a in args
-        )
+        context.needs_input_grad = tuple(isinstance(a, Value) and a._node is not None for a in args)
+        recording = state.grad_enabled and any(context.needs_input_grad)
+        cls._refuse_keywords(kwargs)
         with _GradMode(False):
-            result = cls.forward(context, *args, **kwargs)
-        several = isinstance(result, tuple)
-        results = result if several else (result,)
+            if cls.setup_context is Function.setup_context:
+                result = cls.forward(context, *args, **kwargs)
+            else:
+                result = cls.forward(*args, **kwargs)
+                cls.setup_context(context, args, result)
+        several = isinstance(result, tuple | list)
+        results = tuple(result) if several else (result,)
         for output in results:
             if not isinstance(output, Value):
                 raise GradError(
@@ -172,12 +202,23 @@ class Function:
                     "a tuple of tensors."
                 )
         arrays = tuple(output._array for output in results)
-        primitive = _FunctionPrimitive(cls, context, positions)
-        recording = state.grad_enabled and any(t._node is not None for t in tensors)
-        node = Node(primitive, {}, tensors, arrays) if recording else None
+        node = None
+        if recording:
+            node = Node(_FunctionPrimitive(cls, context, positions), {}, tensors, arrays)
+            context._seal(tensors, results, node)
+        constants = context._non_differentiable
         outputs = tuple(
-            make(output._array) if any(output is t for t in context.non_differentiable) else wrapped
+            make(output._array) if any(output is t for t in constants) else wrapped
             for output, wrapped in zip(results, wrap_outputs(arrays, node), strict=True)
         )
-        context._seal(results, node)
         return outputs if several else outputs[0]
+
+    @classmethod
+    def _refuse_keywords(cls, kwargs: dict[str, Any]) -> None:
+        for name, value in kwargs.items():
+            if state.grad_enabled and isinstance(value, Value) and value._node is not None:
+                raise GradError(
+                    f"{cls.__name__}.apply got {name}=, a tensor that requires a gradient, by "
+                    "keyword, where its gradient would be lost; pass it by position, or pass "
+                    f"{name}.detach()."
+                )

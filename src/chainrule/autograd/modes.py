@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from chainrule.graph import state
 
@@ -26,6 +27,9 @@ class _GradMode:
         state.grad_enabled = self._before.pop()
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            return self._generator(function)  # type: ignore[return-value]
+
         @functools.wraps(function)
         def inner(*args: Any, **kwargs: Any) -> Any:
             with _GradMode(self.enabled):
@@ -33,34 +37,67 @@ class _GradMode:
 
         return inner  # type: ignore[return-value]
 
+    def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The mode holds while the generator runs, and not while its consumer does."""
 
-def no_grad() -> _GradMode:
-    """Inside `with cr.no_grad():` nothing is recorded, and results need no gradient."""
-    return _GradMode(False)
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            generator, sent = function(*args, **kwargs), None
+            while True:
+                with _GradMode(self.enabled):
+                    try:
+                        value = generator.send(sent)
+                    except StopIteration as stop:
+                        return stop.value
+                sent = yield value
 
-
-def enable_grad() -> _GradMode:
-    """Record again, inside a `no_grad` block."""
-    return _GradMode(True)
-
-
-def set_grad_enabled(enabled: bool) -> _GradMode:
-    """Record or not, by a flag; at once, and as a context manager that puts the old mode back."""
-    mode = _GradMode(bool(enabled))
-    mode._before.append(state.grad_enabled)
-    state.grad_enabled = mode.enabled
-    return _Entered(mode)
+        return inner
 
 
-class _Entered(_GradMode):
-    """The result of `set_grad_enabled`: the mode is set already when `with` begins."""
+@overload
+def no_grad() -> _GradMode: ...
+@overload
+def no_grad(function: F) -> F: ...
+def no_grad(function: Any = None) -> Any:
+    """Inside `with cr.no_grad():` nothing is recorded, and results need no gradient.
 
-    def __init__(self, mode: _GradMode):
-        super().__init__(mode.enabled)
-        self._before = mode._before
+    Also a decorator, `@cr.no_grad` or `@cr.no_grad()`. Assigning to a tensor inside changes its
+    value and not its graph.
+    """
+    return _GradMode(False) if function is None else _GradMode(False)(function)
+
+
+@overload
+def enable_grad() -> _GradMode: ...
+@overload
+def enable_grad(function: F) -> F: ...
+def enable_grad(function: Any = None) -> Any:
+    """Record again, inside a `no_grad` block. Also a decorator."""
+    return _GradMode(True) if function is None else _GradMode(True)(function)
+
+
+class set_grad_enabled(_GradMode):
+    """Record or not, by a flag; at once, and as a context manager that puts the old mode back.
+
+    As a decorator it sets the mode for the function alone.
+    """
+
+    def __init__(self, enabled: bool):
+        super().__init__(bool(enabled))
+        super().__enter__()
+        self._entered = True
 
     def __enter__(self) -> None:
-        state.grad_enabled = self.enabled
+        # The mode was set when this object was made.
+        if not self._entered:
+            super().__enter__()
+        self._entered = False
+
+    def __call__(self, function: F) -> F:
+        if self._entered:
+            self.__exit__()
+            self._entered = False
+        return super().__call__(function)
 
 
 def is_grad_enabled() -> bool:

@@ -1,84 +1,113 @@
 """Derivatives of functions: `grad`, `vjp`, `jvp`, `jacobian`, `hessian`. They nest freely.
 
 A transform calls the function on fresh aliases of its arguments, so that what is differentiated is
-the dependence through this argument and through nothing else. Inside another transform, and when an
-argument needs a gradient itself, the derivative is recorded too, and can be differentiated again.
+the dependence through this argument and through nothing else. Where the function also depends on
+tensors from outside that need gradients (those of another transform, or a model's parameters) the
+derivative is recorded too, and can be differentiated again; under `no_grad` it never is.
+
+Arguments are trees: tensors, what `asarray` makes one of, or nested dicts, lists and tuples of
+them.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chainrule.autograd import engine
+import numpy as np
+
+from chainrule.array.creation import asarray
+from chainrule.array.manipulation import reshape, stack
+from chainrule.autograd import engine, tree
 from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import ArgumentError, DTypeError, GradError
-from chainrule.graph import Leaf, Value, constant, make
-from chainrule.primitives.movement import alias
+from chainrule.graph import Leaf, Primitive, Spec, Value, constant, make, state
+
+alias = Primitive(
+    "alias", "x itself, under another name", ("x",), lambda x: Spec(x.shape, x.dtype),
+    lambda x: x, (lambda g, z, x: g,), flops=0,
+)  # fmt: skip
 
 
-class _Depth(threading.local):
-    level = 0
+class _Scope:
+    """One transform: the aliases it differentiates by, and whether its results are recorded.
 
+    `recorded` becomes true when a result turns out to depend on something from outside that needs a
+    gradient.
+    """
 
-_depth = _Depth()
-
-
-def _fresh(x: Any, name: str) -> Any:
-    """An alias of x that needs a gradient and is connected to x's own graph, if there is one."""
-    from chainrule.array import asarray
-
-    tensor = asarray(x)
-    if not is_float(tensor.dtype):
-        raise DTypeError(
-            f"{name} needs real floating-point arguments to differentiate with respect to, but got "
-            f"{tensor.dtype.name}; pass 5.0 instead of 5, or cast with .astype(cr.float32)."
-        )
-    if tensor._node is not None:
-        with _GradMode(True):
-            return alias(tensor)
-    twin = make(tensor._array)
-    twin._node = Leaf(twin)
-    return twin
-
-
-class _Transform:
-    """The scope of one transform: recording is on; `create_graph` if someone may differentiate."""
-
-    def __init__(self, arguments: Sequence[Any]):
-        outer = any(isinstance(x, Value) and x._node is not None for x in arguments)
-        self.create_graph = outer or _depth.level > 0
+    def __init__(self, name: str):
+        self.name = name
+        self.outside = state.grad_enabled  # whether anything outside is being recorded
+        self.recorded = False
+        self.xs: list[Any] = []
+        self.own: set[Leaf] = set()
         self._mode = _GradMode(True)
 
-    def __enter__(self) -> _Transform:
-        _depth.level += 1
+    def __enter__(self) -> _Scope:
         self._mode.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._mode.__exit__()
-        _depth.level -= 1
 
-    def done(self, tensor: Any) -> Any:
-        """A result as the caller gets it: without this transform's graph, unless it is needed."""
-        return tensor if self.create_graph or not isinstance(tensor, Value) else make(tensor._array)
+    def fresh(self, argument: Any) -> Any:
+        """The same tree on aliases, each connected to the graph that its tensor came from."""
+        return tree.transform(self._alias, argument)
+
+    def _alias(self, leaf: Any) -> Any:
+        x = asarray(leaf)
+        if not is_float(x.dtype):
+            raise DTypeError(
+                f"{self.name} needs real floating-point arguments to differentiate by, but got "
+                f"{x.dtype.name}; pass 5.0 instead of 5, or cast with .astype(cr.float32)."
+            )
+        if x._node is None or not self.outside:
+            x = _leaf(make(x._array))
+            self.own.add(x._node)
+        # The function gets a tensor of its own, to which it may assign.
+        twin = alias(x)
+        self.xs.append(engine.handed_out(twin))
+        return twin
+
+    def see(self, *results: Any) -> None:
+        """Find out whether these trees depend on anything from outside that needs a gradient."""
+        if self.outside and not self.recorded:
+            leaves = tree.flatten(results)[0]
+            nodes = engine.reachable(
+                t._node for t in leaves if isinstance(t, Value) and t._node is not None
+            )
+            self.recorded = any(isinstance(n, Leaf) and n not in self.own for n in nodes)
+
+    def done(self, result: Any) -> Any:
+        """A tree of results as the caller gets it: without a graph, unless it may be needed."""
+        return result if self.recorded else tree.transform(_detached, result)
 
 
-def _pull(y: Any, xs: Sequence[Any], g: Any, create_graph: bool) -> tuple[Any, ...]:
-    """dL/dx for each x; zeros where y does not depend on x."""
-    if not isinstance(y, Value):
-        raise GradError(f"the function returned {type(y).__name__}; it must return a tensor.")
-    if y._node is None:
-        return tuple(constant(0, x.shape, x.dtype) for x in xs)
+def _detached(x: Any) -> Any:
+    return make(x._array) if isinstance(x, Value) else x
+
+
+def _outputs(result: Any) -> tuple[list[Any], tree.Rebuild]:
+    ys, build = tree.flatten(result)
+    for y in ys:
+        if not isinstance(y, Value):
+            raise GradError(f"the function returned {type(y).__name__}; it must return tensors.")
+    return ys, build
+
+
+def _pull(ys: Sequence[Any], xs: Sequence[Any], gs: Sequence[Any], create_graph: bool) -> list[Any]:
+    """The sum over y of (dy/dx)^T g for each x; zeros where nothing depends on x."""
+    used = [(y, g) for y, g in zip(ys, gs, strict=True) if y._node is not None]
     found = engine.gradients_of(
-        [y], xs, [g], retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
-    return tuple(
+        [y for y, _ in used], xs, [g for _, g in used],
+        retain_graph=True, create_graph=create_graph, allow_unused=True,
+    )  # fmt: skip
+    return [
         constant(0, x.shape, x.dtype) if d is None else d for x, d in zip(xs, found, strict=True)
-    )
+    ]
 
 
 def _positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, ...]:
@@ -86,7 +115,26 @@ def _positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, 
     for n in numbers:
         if not -len(args) <= n < len(args):
             raise ArgumentError(f"argnums={argnums} but the function got {len(args)} argument(s).")
-    return tuple(n % len(args) for n in numbers)
+    positions = tuple(n % len(args) for n in numbers)
+    if len(set(positions)) != len(positions):
+        raise ArgumentError(f"argnums={argnums} names an argument twice.")
+    return positions
+
+
+def _chosen(argnums: int | Sequence[int], args: Sequence[Any]) -> Any:
+    """The arguments to differentiate by, as one tree: one argument, or a tuple of them."""
+    picked = tuple(args[i] for i in _positions(argnums, args))
+    return picked[0] if isinstance(argnums, int) else picked
+
+
+def _called(
+    scope: _Scope, argnums: int | Sequence[int], args: Sequence[Any]
+) -> tuple[list[Any], tree.Rebuild]:
+    """The arguments with fresh ones in place of the chosen, and how to build a tree like those."""
+    called = list(args)
+    for i in _positions(argnums, args):
+        called[i] = scope.fresh(args[i])
+    return called, tree.flatten(_chosen(argnums, args))[1]
 
 
 def value_and_grad(
@@ -94,28 +142,22 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that returns `(value, gradient)`. Arguments as for `grad`."""
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        positions = _positions(argnums, args)
-        with _Transform(args) as transform:
-            called = list(args)
-            for i in positions:
-                called[i] = _fresh(args[i], "grad")
+        with _Scope("grad") as scope:
+            called, build = _called(scope, argnums, args)
             result = function(*called, **kwargs)
             y, aux = result if has_aux else (result, None)
             if not isinstance(y, Value) or y.size != 1:
-                shape = y.shape if isinstance(y, Value) else type(y).__name__
+                what = f"shape {y.shape}" if isinstance(y, Value) else type(y).__name__
                 raise GradError(
-                    f"grad needs a function that returns a scalar tensor, but it returned {shape}; "
+                    f"grad needs a function that returns a scalar tensor, but it returned {what}; "
                     "reduce it, for example with .sum(), or use cr.jacobian."
                 )
-            xs = [called[i] for i in positions]
-            ones = constant(1, y.shape, y.dtype)
-            found = _pull(y, xs, ones, transform.create_graph)
-            gradients = tuple(map(transform.done, found))
-            value = transform.done(y)
-        gradient = gradients[0] if isinstance(argnums, int) else gradients
-        return ((value, aux), gradient) if has_aux else (value, gradient)
+            scope.see(y, aux)
+            found = _pull([y], scope.xs, [constant(1, y.shape, y.dtype)], scope.recorded)
+            value = (y, aux) if has_aux else y
+            return scope.done(value), scope.done(build(found))
 
     return evaluate
 
@@ -130,7 +172,8 @@ def grad(
     10.0
 
     Arguments:
-        function: takes tensors (or what `asarray` takes) and returns a scalar tensor.
+        function: takes tensors (or what `asarray` takes) and returns a scalar tensor. An argument
+            to differentiate by may be a nested dict, list or tuple; the gradient is one like it.
         argnums: which argument to differentiate by; for a sequence, a tuple of gradients.
         has_aux: whether the function returns `(value, anything)`; then `(gradient, anything)`.
 
@@ -139,7 +182,7 @@ def grad(
     """
     both = value_and_grad(function, argnums, has_aux)
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         value, gradient = both(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
@@ -147,108 +190,113 @@ def grad(
     return evaluate
 
 
-def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
+def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The value, and the function g -> g^T J (one result for each primal, in a tuple).
 
-    J is the Jacobian dy/dx of `function` at `primals`; `g` has the shape of the value.
+    J is the Jacobian dy/dx of `function` at `primals`; `g` has the shape (if a tree, the structure)
+    of the value. With `has_aux` the function returns `(value, anything)`, and that is the third
+    result.
     """
-    with _Transform(primals) as transform:
-        xs = [_fresh(x, "vjp") for x in primals]
-        y = function(*xs)
-        value = transform.done(y)
+    with _Scope("vjp") as scope:
+        called, build = _called(scope, range(len(primals)), primals)
+        result = function(*called)
+        y, aux = result if has_aux else (result, None)
+        ys, _ = _outputs(y)
+        scope.see(ys, aux)
 
     def pull(g: Any) -> tuple[Any, ...]:
-        from chainrule.array import asarray
+        gs = [asarray(part) for part in tree.flatten(g)[0]]
+        if len(gs) != len(ys):
+            raise ArgumentError(f"vjp of {len(ys)} output(s) got {len(gs)} gradient(s).")
+        with _Scope("vjp") as inner:
+            inner.own, inner.recorded = scope.own, scope.recorded
+            inner.see(gs)
+            seeds = [
+                g if y._node is None else engine.seed(y, g) for y, g in zip(ys, gs, strict=True)
+            ]
+            return inner.done(build(_pull(ys, scope.xs, seeds, inner.recorded)))
 
-        g = asarray(g, dtype=y.dtype)
-        with _Transform((*primals, g)) as inner:
-            again = inner.create_graph or transform.create_graph
-            seeded = engine.seed(y, g) if y._node is not None else g
-            found = _pull(y, xs, seeded, again)
-            return found if again else tuple(map(inner.done, found))
-
-    return value, pull
+    results = scope.done(y), pull
+    return (*results, scope.done(aux)) if has_aux else results
 
 
 def jvp(
-    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
-) -> tuple[Any, Any]:
+    function: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    has_aux: bool = False,
+) -> tuple[Any, ...]:
     """The value and J v: how the value moves when the primals move along the tangents.
 
-    Forward mode by reverse mode twice: g -> g^T J is linear in g, and its own transpose is v -> J v.
-    One set of rules serves both directions.
+    Forward mode by reverse mode twice: g -> g^T J is linear in g, and its transpose is v -> J v. One
+    set of rules serves both directions. With `has_aux` the function returns `(value, anything)`,
+    and that is the third result.
     """
-    from chainrule.array import asarray
-
     if len(primals) != len(tangents):
         raise ArgumentError(f"jvp got {len(primals)} primals and {len(tangents)} tangents.")
-    with _Transform((*primals, *tangents)) as transform:
-        xs = [_fresh(x, "jvp") for x in primals]
-        vs = [asarray(v, dtype=x.dtype) for v, x in zip(tangents, xs, strict=True)]
+    with _Scope("jvp") as scope:
+        called, _ = _called(scope, range(len(primals)), primals)
+        xs, parts = scope.xs, tree.flatten(tuple(tangents))[0]
+        if len(parts) != len(xs):
+            raise ArgumentError(f"jvp got {len(xs)} primal tensors and {len(parts)} tangents.")
+        vs = [asarray(v, dtype=x.dtype) for v, x in zip(parts, xs, strict=True)]
         for x, v in zip(xs, vs, strict=True):
             if x.shape != v.shape:
                 raise ArgumentError(f"jvp got a primal of {x.shape} with a tangent of {v.shape}.")
-        y = function(*xs)
-        if y._node is None:
-            return y, constant(0, y.shape, y.dtype)
-        g = make(constant(0, y.shape, y.dtype)._array)
-        g._node = Leaf(g)
-        pulled = _pull(y, xs, g, create_graph=True)
-        total = None
-        for p, v in zip(pulled, vs, strict=True):
-            if p._node is not None:
-                (part,) = engine.gradients_of(
-                    [p], [g], [v], retain_graph=True, create_graph=transform.create_graph,
-                    allow_unused=True,
-                )  # fmt: skip
-                if part is not None:
-                    total = part if total is None else total + part
-        tangent = constant(0, y.shape, y.dtype) if total is None else total
-        return transform.done(y), transform.done(tangent)
+        result = function(*called)
+        y, aux = result if has_aux else (result, None)
+        ys, build = _outputs(y)
+        scope.see(ys, aux, vs)
+        gs = [_leaf(constant(0, z.shape, z.dtype)) for z in ys]
+        pulled = _pull(ys, xs, gs, create_graph=True)
+        pushed = build(_pull(pulled, gs, vs, scope.recorded))
+        results = scope.done(y), scope.done(pushed)
+        return (*results, scope.done(aux)) if has_aux else results
 
 
-def jacobian(
-    function: Callable[..., Any], argnums: int | Sequence[int] = 0
-) -> Callable[..., Any]:
+def _leaf(x: Any) -> Any:
+    x._node = Leaf(x)
+    return x
+
+
+def jacobian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The Jacobian, as a function: shape = output's shape followed by the argument's shape.
 
-    One reverse pass for each element of the output.
+    One reverse pass for each element of the output. Where output or argument are trees, so is the
+    result: for each tensor of the output the tree of its Jacobians by the tensors of the argument.
     """
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        from chainrule.array import reshape, stack
-
-        positions = _positions(argnums, args)
-        with _Transform(args) as transform:
-            called = list(args)
-            for i in positions:
-                called[i] = _fresh(args[i], "jacobian")
-            xs = [called[i] for i in positions]
-            y = function(*called, **kwargs)
-            rows = [
-                _pull(y, xs, _basis(y, k), transform.create_graph) for k in range(y.size)
-            ]
-            results = []
-            for j, x in enumerate(xs):
-                shape = y.shape + x.shape
-                stacked = stack([r[j] for r in rows]) if rows else constant(0, shape, x.dtype)
-                results.append(transform.done(reshape(stacked, shape)))
-        return results[0] if isinstance(argnums, int) else tuple(results)
+        with _Scope("jacobian") as scope:
+            called, build = _called(scope, argnums, args)
+            ys, build_output = _outputs(function(*called, **kwargs))
+            scope.see(ys)
+            blocks = [build(_jacobian_of(y, scope.xs, scope.recorded)) for y in ys]
+            return scope.done(build_output(blocks))
 
     return evaluate
 
 
+def _jacobian_of(y: Any, xs: Sequence[Any], create_graph: bool) -> list[Any]:
+    """The Jacobian of one tensor by each of several."""
+    rows = [_pull([y], xs, [_basis(y, k)], create_graph) for k in range(y.size)]
+    return [
+        reshape(stack([row[j] for row in rows]), y.shape + x.shape)
+        if rows
+        else constant(0, y.shape + x.shape, x.dtype)
+        for j, x in enumerate(xs)
+    ]
+
+
 def _basis(y: Any, k: int) -> Any:
     """The tensor of y's shape that is 1 at flat position k and 0 elsewhere."""
-    import numpy as np
-
     g = np.zeros(y.size, dtype=y.dtype)
     g[k] = 1
     return make(g.reshape(y.shape))
 
 
-def hessian(function: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def hessian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The matrix of second derivatives of a scalar function: the Jacobian of its gradient.
 
     For its product with a vector alone, use `cr.jvp(cr.grad(f), (x,), (v,))[1]`, which costs a few

@@ -1,7 +1,7 @@
 """Convolution in its three directions, in any number of spatial dimensions.
 
-`conv` is linear in the input and in the weight. Its two adjoints, `conv_input` and `conv_weight`, are
-linear in what they take, and among the three every derivative is again one of the three:
+`conv` is linear in the input and in the weight. Its two adjoints, `conv_input` and `conv_weight`,
+are linear in what they take, and among the three every derivative is again one of the three:
 
     conv(x, w)           d/dx -> conv_input(g, w)      d/dw -> conv_weight(x, g)
     conv_input(y, w)     d/dy -> conv(g, w)            d/dw -> conv_weight(g, y)
@@ -51,7 +51,7 @@ def _check(x: Any, channels: int, w_shape: Shape, groups: int, dtype: Any) -> No
     if len(w_shape) != x.ndim:
         raise ShapeError(
             f"convolution got an input of shape {x.shape} and a weight of shape {w_shape}: "
-            f"an input needs {len(w_shape)} axes (batch, channels, then {len(w_shape) - 2} spatial)."
+            f"an input needs {len(w_shape)} axes (batch, channels, {len(w_shape) - 2} spatial)."
         )
     if channels != w_shape[1] * groups or w_shape[0] % groups:
         raise ShapeError(

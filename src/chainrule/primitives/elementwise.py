@@ -1,8 +1,8 @@
 """Elementwise primitives: the derivatives of school, one line each.
 
-In every rule `x` and `y` are the inputs, `z` is the output and `g` is dL/dz. A rule returns dL/dx (or
-dL/dy). Rules are made of tensor operations, so the derivative of a derivative comes for nothing.
-Where a function has a corner the rule takes the value named beside it.
+In every rule `x` and `y` are the inputs, `z` is the output and `g` is dL/dz. A rule returns dL/dx
+(or dL/dy). Rules are made of tensor operations, so the derivative of a derivative comes for
+nothing. Where a function has a corner the rule takes the value named beside it.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _pow(x: Any, y: Any) -> Any:
         return np.power(x, y)
     except ValueError:  # the one that NumPy raises here
         raise ArgumentError(
-            "an integer raised to a negative integer is no integer; cast the base to a float first, "
-            "for example with .astype('float32')."
+            "an integer raised to a negative integer is no integer; cast the base to a float "
+            "first, for example with .astype('float32')."
         ) from None
 
 
@@ -229,7 +229,7 @@ hypot = binary(
 
 
 def _sigmoid(x: Any) -> Any:
-    # 1 / (1 + e^-x) for x >= 0 and e^x / (1 + e^x) for x < 0: e is never raised to a positive power.
+    # 1 / (1 + e^-x) for x >= 0 and e^x / (1 + e^x) for x < 0: no positive power of e overflows.
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 

@@ -1,7 +1,7 @@
 """Gather and scatter, over the first axis.
 
-All advanced indexing is composed from these: the indexed axes are moved to the front and merged, the
-indices are merged alongside by `ravel_index`, and one gather of rows does the rest.
+All advanced indexing is composed from these: the indexed axes are moved to the front and merged,
+the indices are merged alongside by `ravel_index`, and one gather of rows does the rest.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ permute = movement(
 
 def _infer_broadcast(x: Any, shape: Shape) -> Spec:
     padded = (1,) * (len(shape) - x.ndim) + x.shape
-    if len(padded) != len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
+    if len(padded) != len(shape) or any(
+        n not in (1, m) for n, m in zip(padded, shape, strict=True)
+    ):
         raise ShapeError(
             f"cannot broadcast {x.shape} to {shape}: aligned from the right, each axis must be "
             "equal or 1."
@@ -148,9 +150,7 @@ def _pad(x: Array, widths: tuple[tuple[int, int, int], ...], value: float) -> Ar
     return out
 
 
-def _pad_dx(
-    g: Any, z: Any, x: Any, widths: tuple[tuple[int, int, int], ...], value: float
-) -> Any:
+def _pad_dx(g: Any, z: Any, x: Any, widths: tuple[tuple[int, int, int], ...], value: float) -> Any:
     starts = tuple(low if n else 0 for n, (low, _, _) in zip(x.shape, widths, strict=True))
     steps = tuple(interior + 1 for _, _, interior in widths)
     return slice_(g, starts=starts, lengths=x.shape, steps=steps)
