@@ -19,7 +19,7 @@ help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/installed-full
-	$(BIN)/chainrule train lenet --data digits --out runs/demo
+	$(BIN)/chainrule train lenet --data digits --out runs/demo --overwrite
 
 # make test TESTS=tests/nn runs a part; ARGS are handed to pytest.
 TESTS ?= tests

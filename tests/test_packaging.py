@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import email
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -135,11 +137,16 @@ def test_kernels_need_numpy_alone():
 
 
 def test_imports_are_declared():
-    """What the sources import is the standard library, a dependency, or a package of an extra."""
-    declared = {
-        "chainrule", "numpy", "safetensors", "rich", "typer", "click", "platformdirs", "pooch",
-        "threadpoolctl", "matplotlib", "PIL", "sklearn", "tensorboard",
-    }  # fmt: skip
+    """What the sources import is the standard library, a dependency, or a package of an extra.
+
+    A package that only comes along with another may go with its next version.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *sum((extras[e] for e in extras if e != "dev"), [])]
+    names = {re.split(r"[\[<>=!~; ]", requirement)[0] for requirement in listed}
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    declared = {modules.get(name, name) for name in names}
     for path in SOURCES:
         assert imports(path) - sys.stdlib_module_names <= declared, path
 
@@ -153,14 +160,24 @@ TIED_NAMES = {
 }  # fmt: skip
 
 
+def guarded(tree: ast.AST) -> set[ast.AST]:
+    """What stands in the body of a `try`, where the lack of it can be caught."""
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    return {inner for body in bodies for statement in body for inner in ast.walk(statement)}
+
+
 def test_nothing_is_tied_to_one_system():
     for path in SOURCES:
-        text = path.read_text(encoding="utf-8")
         assert not imports(path) & TIED_MODULES, path
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        may_fail = guarded(tree)
+        for node in ast.walk(tree):
+            where = f"{path}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Attribute):
-                assert node.attr not in TIED_NAMES, f"{path}:{node.lineno}: {node.attr}"
-        assert "/proc/" not in text and "/dev/" not in text and "/tmp" not in text, path
+                assert node.attr not in TIED_NAMES, f"{where}: {node.attr}"
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                tied = node.value.startswith(("/proc/", "/dev/", "/sys/", "/tmp"))
+                assert not tied or node in may_fail, f"{where}: {node.value}"
 
 
 def test_files_are_short():
