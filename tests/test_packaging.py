@@ -143,8 +143,8 @@ def test_imports_are_declared():
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    listed = [*project["dependencies"], *sum((extras[e] for e in extras if e != "dev"), [])]
-    names = {re.split(r"[\[<>=!~; ]", requirement)[0] for requirement in listed}
+    lists = [project["dependencies"], *(extras[extra] for extra in extras if extra != "dev")]
+    names = {re.split(r"[\[<>=!~; ]", requirement)[0] for listed in lists for requirement in listed}
     modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
     declared = {modules.get(name, name) for name in names}
     for path in SOURCES:
