@@ -106,7 +106,7 @@ class Primitive:
         """Floating-point operations of one application."""
         if self.flops_rule is None:
             return sum(z.size for z in outputs)
-        return 0 if self.flops_rule == 0 else self.flops_rule(outputs, *inputs, **params)
+        return self.flops_rule(outputs, *inputs, **params) if callable(self.flops_rule) else 0
 
     def reads_inputs(self, n: int) -> tuple[bool, ...]:
         """For each of `n` inputs, whether the derivative reads its value."""
@@ -177,14 +177,14 @@ class Node:
     def input_values(self) -> list[Any]:
         """The inputs as the derivative rules see them: tensors if read, specs otherwise."""
         return [
-            x if type(x) is Spec else (make(x) if edge is None else make(x, *edge))
+            x if isinstance(x, Spec) else (make(x) if edge is None else make(x, *edge))
             for x, edge in zip(self.inputs, self.edges, strict=True)
         ]
 
     def output_values(self) -> Any:
         """The output (a tuple if there are several) as the derivative rules see it."""
         values = [
-            z if type(z) is Spec else make(z, self if is_float(z.dtype) else None, slot)
+            z if isinstance(z, Spec) else make(z, self if is_float(z.dtype) else None, slot)
             for slot, z in enumerate(self.outputs)
         ]
         return values[0] if len(values) == 1 else tuple(values)

@@ -214,9 +214,10 @@ def _input_gradients(
             received[slot] if slot in received else constant(0, z.shape, z.dtype)
             for slot, z in enumerate(node.outputs)
         )
-    z, inputs, rules = node.output_values(), node.input_values(), node.primitive.derivatives
+    z, inputs = node.output_values(), node.input_values()
+    rules = node.primitive.derivatives
     try:
-        if callable(rules):
+        if not isinstance(rules, tuple):
             return rules(needs, g, z, *inputs, **node.params)
         return [
             rule(g, z, *inputs, **node.params) if needed and rule is not None else None

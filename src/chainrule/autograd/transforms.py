@@ -228,9 +228,9 @@ def jvp(
 ) -> tuple[Any, ...]:
     """The value and J v: how the value moves when the primals move along the tangents.
 
-    Forward mode by reverse mode twice: g -> g^T J is linear in g, and its transpose is v -> J v. One
-    set of rules serves both directions. With `has_aux` the function returns `(value, anything)`,
-    and that is the third result.
+    Forward mode by reverse mode twice: g -> g^T J is linear in g, and its transpose is v -> J v.
+    One set of rules serves both ways. With `has_aux` the function returns `(value, anything)`, and
+    that is the third result.
     """
     if len(primals) != len(tangents):
         raise ArgumentError(f"jvp got {len(primals)} primals and {len(tangents)} tangents.")

@@ -83,13 +83,10 @@ def _pow_dx(g: Any, z: Any, x: Any, y: Any) -> Any:
 
 
 def _pow_dy(g: Any, z: Any, x: Any, y: Any) -> Any:
-    # x^y log x; at x = 0 the limit is 0 for y > 0, and log must not be asked.
-    positive = gt(x, constant(0, x.shape, x.dtype))
-    logarithm = log(where(positive, x, constant(1, x.shape, x.dtype)))
-    undefined = constant(math.nan, x.shape, x.dtype)
+    # x^y log x, and 0 at x = 0 for y >= 0, where the product would be 0 times infinity.
     zero = constant(0, x.shape, x.dtype)
-    negative = lt(x, zero)
-    return g * where(negative, undefined, z * logarithm)
+    flat = logical_and(eq(x, zero), ge(y, zero))
+    return g * z * log(where(flat, constant(1, x.shape, x.dtype), x))
 
 
 def _pow(x: Any, y: Any) -> Any:
@@ -161,19 +158,20 @@ log10 = unary(
 )  # fmt: skip
 
 
-def _logaddexp_share(g: Any, z: Any, x: Any) -> Any:
-    # e^(x - z), and 0 where both inputs are -inf, so that paths of probability zero stay silent.
-    impossible = eq(z, constant(-math.inf, z.shape, z.dtype))
-    zero = constant(0, z.shape, z.dtype)
-    distance = where(impossible, zero, x) - where(impossible, zero, z)
-    return where(impossible, zero, g * exp(distance))
+def _logaddexp_share(g: Any, x: Any, y: Any) -> Any:
+    # e^x / (e^x + e^y) = sigmoid(x - y). Two equal infinities have no distance: they share alike,
+    # but two of -inf get 0, so that paths of probability zero stay silent.
+    zero = constant(0, x.shape, x.dtype)
+    same_infinity = logical_and(isinf(x), eq(x, y))
+    share = g * sigmoid(where(same_infinity, zero, x - y))
+    return where(logical_and(same_infinity, lt(x, zero)), zero, share)
 
 
 logaddexp = binary(
     "logaddexp", "ln(e^x + e^y)", np.logaddexp,
-    lambda g, z, x, y: _logaddexp_share(g, z, x),
-    lambda g, z, x, y: _logaddexp_share(g, z, y),
-    reads="x y z", kind="real float",
+    lambda g, z, x, y: _logaddexp_share(g, x, y),
+    lambda g, z, x, y: _logaddexp_share(g, y, x),
+    reads="x y", kind="real float",
 )  # fmt: skip
 
 # --- trigonometric and hyperbolic -----------------------------------------------------------------
@@ -182,11 +180,13 @@ sin = unary("sin", "sin x", np.sin, lambda g, z, x: g * cos(x), reads="x", kind=
 cos = unary("cos", "cos x", np.cos, lambda g, z, x: -g * sin(x), reads="x", kind="float")
 tan = unary("tan", "tan x", np.tan, lambda g, z, x: g * (1 + z * z), reads="z", kind="float")
 asin = unary(
-    "asin", "arcsin x", np.arcsin, lambda g, z, x: g / sqrt(1 - x * x), reads="x", kind="float"
-)
+    "asin", "arcsin x", np.arcsin, lambda g, z, x: g / sqrt((1 - x) * (1 + x)), reads="x",
+    kind="float",
+)  # fmt: skip
 acos = unary(
-    "acos", "arccos x", np.arccos, lambda g, z, x: -g / sqrt(1 - x * x), reads="x", kind="float"
-)
+    "acos", "arccos x", np.arccos, lambda g, z, x: -g / sqrt((1 - x) * (1 + x)), reads="x",
+    kind="float",
+)  # fmt: skip
 atan = unary(
     "atan", "arctan x", np.arctan, lambda g, z, x: g / (1 + x * x), reads="x", kind="float"
 )
@@ -199,15 +199,25 @@ asinh = unary(
     "asinh", "arsinh x", np.arcsinh, lambda g, z, x: g / sqrt(x * x + 1), reads="x", kind="float"
 )
 acosh = unary(
-    "acosh", "arcosh x", np.arccosh, lambda g, z, x: g / sqrt(x * x - 1), reads="x", kind="float"
-)
+    "acosh", "arcosh x", np.arccosh, lambda g, z, x: g / sqrt((x - 1) * (x + 1)), reads="x",
+    kind="float",
+)  # fmt: skip
 atanh = unary(
-    "atanh", "artanh x", np.arctanh, lambda g, z, x: g / (1 - x * x), reads="x", kind="float"
-)
+    "atanh", "artanh x", np.arctanh, lambda g, z, x: g / ((1 - x) * (1 + x)), reads="x",
+    kind="float",
+)  # fmt: skip
+
+
+def _angle_share(x: Any, y: Any) -> Any:
+    # x / (x^2 + y^2) without squares, which overflow early; NaN at the origin, which has no angle.
+    distance = hypot(x, y)
+    return x / distance / distance
+
+
 atan2 = binary(
     "atan2", "the angle of the point (y, x)", np.arctan2,
-    lambda g, z, x, y: g * y / (x * x + y * y),
-    lambda g, z, x, y: -g * x / (x * x + y * y),
+    lambda g, z, x, y: g * _angle_share(y, x),
+    lambda g, z, x, y: -g * _angle_share(x, y),
     reads="x y", kind="real float",
 )  # fmt: skip
 
@@ -215,7 +225,7 @@ atan2 = binary(
 def _hypot_share(g: Any, z: Any, x: Any) -> Any:
     # x / z, and 0 at the origin: the subgradient of least norm.
     origin = eq(z, constant(0, z.shape, z.dtype))
-    return g * x / where(origin, constant(1, z.shape, z.dtype), z)
+    return g * (x / where(origin, constant(1, z.shape, z.dtype), z))
 
 
 hypot = binary(
@@ -273,8 +283,8 @@ trunc = unary("trunc", "x without its fraction", _stepwise(np.trunc), _zero, kin
 round = unary("round", "the nearest integer, halves to even", _stepwise(np.round), _zero)
 copysign = binary(
     "copysign", "|x| with the sign of y", np.copysign,
-    lambda g, z, x, y: g * copysign(sign(x), y) * sign(x) * sign(x),
-    _zero, reads="x y", kind="real float",
+    lambda g, z, x, y: g * sign(x) * sign(z),  # 0 at x = 0
+    _zero, reads="x z", kind="real float",
 )  # fmt: skip
 nextafter = binary(
     "nextafter", "the number next to x towards y", np.nextafter,
