@@ -1,0 +1,188 @@
+"""Checks and conventions that the functions of this room share.
+
+Every check that looks at elements, and not only at shapes and dtypes, stands here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule import array as xp
+from chainrule.array._core import as_tensor, concrete
+from chainrule.errors import (
+    ArgumentError,
+    ChainruleWarning,
+    DTypeError,
+    IndexingError,
+    ShapeError,
+    unknown_name,
+)
+
+REDUCTIONS = ("none", "mean", "sum")
+
+_warned: set[str] = set()
+
+
+def warn_once(key: str, message: str) -> None:
+    """Warn of something once in the life of the process."""
+    if key not in _warned:
+        warnings.warn(message, ChainruleWarning, stacklevel=4)
+        _warned.add(key)
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def check_reduction(reduction: str, known: Sequence[str] = REDUCTIONS) -> None:
+    """Refuse a reduction that is not `known`."""
+    if reduction not in known:
+        raise unknown_name("reduction", reduction, known)
+
+
+def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """The reduction that PyTorch's two older flags ask for; `reduction` where both are None."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is False:
+        chosen = "none"
+    else:
+        chosen = "sum" if size_average is False else "mean"
+    warn_once(
+        "size_average",
+        "size_average and reduce are the older names for what reduction says; "
+        f"write reduction={chosen!r}.",
+    )
+    return chosen
+
+
+def reduced(
+    loss: Any, reduction: str, size_average: bool | None = None, reduce: bool | None = None
+) -> Any:
+    """The losses themselves ("none"), their mean, or their sum."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_reduction(reduction)
+    if reduction == "none":
+        return loss
+    return xp.mean(loss) if reduction == "mean" else xp.sum(loss)
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def check_same_shape(name: str, **operands: Any) -> None:
+    """Refuse operands of different shapes, which would broadcast in silence."""
+    (first, x), *others = operands.items()
+    for other, y in others:
+        if x.shape != y.shape:
+            fix = (
+                f"write {other}.reshape({x.shape})"
+                if x.size == y.size
+                else f"give {other} the shape {x.shape}"
+            )
+            raise ShapeError(
+                f"{name} takes {first} and {other} element by element, but {first} has shape "
+                f"{x.shape} and {other} has shape {y.shape}; broadcasting would pair elements that "
+                f"do not belong together. To compare them one to one, {fix}."
+            )
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def _first(bad: Any) -> tuple[int, ...]:
+    """The position of the first true element."""
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+
+
+def place(position: tuple[int, ...]) -> str:
+    """A position in words."""
+    return f"position {position[0] if len(position) == 1 else position}" if position else "this place"
+
+
+def check_integers(name: str, what: str, x: Any) -> None:
+    """Refuse indices that are no integers."""
+    if x.dtype.kind not in "ui":
+        raise DTypeError(
+            f"{name} takes {what} as integers, but got {x.dtype.name} of shape {x.shape}; "
+            "cast with .astype(cr.int64)."
+        )
+
+
+def check_labels(name: str, labels: Any, classes: int, ignore_index: int | None = None) -> None:
+    """Refuse labels that are no integers from 0 to classes - 1 (or `ignore_index`)."""
+    check_integers(name, "class labels", labels)
+    values = concrete(labels, name)
+    bad = (values < 0) | (values >= classes)
+    if ignore_index is not None:
+        bad &= values != ignore_index
+    if bad.any():
+        at = _first(bad)
+        ignored = "" if ignore_index is None else f", nor ignore_index={ignore_index}"
+        raise IndexingError(
+            f"{name} got label {values[at]} at {place(at)} of the targets, which is not one of the "
+            f"{classes} classes 0 to {classes - 1}{ignored}. Check the labels, or the number of "
+            "outputs of the last layer."
+        )
+
+
+def check_range(
+    name: str, what: str, x: Any, low: float, high: float = np.inf, fix: str = ""
+) -> None:
+    """Refuse elements outside [low, high]; NaN passes, so that it can be traced to its source."""
+    values = concrete(x, name)
+    bad = (values < low) | (values > high)
+    if bad.any():
+        at = _first(bad)
+        wanted = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
+        raise ArgumentError(
+            f"{name} takes {what} {wanted}, but got {values[at]:g} at {place(at)}."
+            + (f" {fix}" if fix else "")
+        )
+
+
+def check_signs(name: str, target: Any) -> None:
+    """Refuse targets other than -1 and +1."""
+    values = concrete(target, name)
+    bad = (values != 1) & (values != -1)
+    if bad.any():
+        at = _first(bad)
+        raise ArgumentError(
+            f"{name} takes targets -1 and +1, but got {values[at]:g} at {place(at)}; labels 0 and 1 "
+            "become -1 and +1 by 2 * target - 1."
+        )
+
+
+def rows_are_probabilities(x: Any, axis: int) -> bool:
+    """Whether all elements are from 0 to 1 and sum to 1 along `axis`."""
+    values = concrete(x, "")
+    if values.size == 0 or values.shape[axis] < 2:
+        return False
+    rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    return all(
+        bool((some >= 0).all() and (np.abs(some.sum(axis=1) - 1) < 1e-4).all())
+        for some in (rows[:1], rows)  # scores almost always fail in the first row already
+    )
+
+
+def warn_of_probabilities(name: str, x: Any, axis: int, wanted: str) -> None:
+    """Warn once where a loss that takes scores was given probabilities."""
+    if name not in _warned and rows_are_probabilities(x, axis):
+        warn_once(
+            name,
+            f"{name} takes {wanted}, but every row of its input lies in [0, 1] and sums to 1, as "
+            "after a softmax. The loss of probabilities is another one, flat and with small "
+            "gradients: leave the softmax out, or if these are probabilities take cr.log of them and "
+            "functional.nll_loss. (This warning comes once; warnings.simplefilter('ignore', "
+            "ChainruleWarning) turns it off.)",
+        )
+
+
+def lengths(name: str, what: str, x: Any) -> np.ndarray[Any, Any]:
+    """A tuple, list or tensor of lengths as a NumPy array of int64."""
+    tensor = as_tensor(x)
+    check_integers(name, what, tensor)
+    return np.asarray(concrete(tensor, name), dtype=np.int64)
