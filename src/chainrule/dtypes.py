@@ -157,7 +157,7 @@ def _default(scalar: type) -> DType:
 
 
 def scalar_dtype(scalar: Any) -> DType:
-    """The dtype that a number has on its own: that of a NumPy scalar, the default of a Python one."""
+    """The dtype of a number on its own: that of a NumPy scalar, the default of a Python one."""
     if isinstance(scalar, np.generic) and not isinstance(scalar, float | complex):
         return as_dtype(scalar.dtype)
     return _default(type(scalar))

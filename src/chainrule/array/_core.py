@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from chainrule.errors import (
 from chainrule.graph import Leaf, Shape, Value, constant, make, state
 from chainrule.primitives import elementwise as p
 from chainrule.primitives import movement
-
-if TYPE_CHECKING:
-    from chainrule.tensor import Tensor
 
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
 SCALARS = (bool, int, float, complex)
@@ -97,13 +94,12 @@ def broadcast_shape(*shapes: Shape) -> Shape:
             continue
         short, long = sorted((shape, result), key=len)
         padded = (1,) * (len(long) - len(short)) + short
-        joined = tuple(
-            [m if n == 1 else n if m == 1 or m == n else -1 for n, m in zip(padded, long, strict=True)]
-        )
+        pairs = zip(padded, long, strict=True)
+        joined = tuple([m if n == 1 else n if m in (1, n) else -1 for n, m in pairs])
         if -1 in joined:
             raise ShapeError(
-                f"shapes {' and '.join(map(str, shapes))} do not broadcast: aligned from the right, "
-                "each pair of axes must be equal, or one of them 1."
+                f"shapes {' and '.join(map(str, shapes))} do not broadcast: aligned from the "
+                "right, each pair of axes must be equal, or one of them 1."
             )
         result = joined
     return result
@@ -175,14 +171,17 @@ def normalize_axis(axis: Any, ndim: int) -> int:
 
 def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axes counted from the front, sorted; all of them for None."""
-    if axis is None:
-        return tuple(range(ndim))
+    return tuple(range(ndim)) if axis is None else tuple(sorted(normalize_each(axis, ndim)))
+
+
+def normalize_each(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes counted from the front, in the given order, none of them twice."""
     if not isinstance(axis, tuple | list):
         return (normalize_axis(axis, ndim),)
-    axes = {normalize_axis(a, ndim) for a in axis}
-    if len(axes) != len(axis):
-        raise ArgumentError(f"axis {axis} names an axis twice.")
-    return tuple(sorted(axes))
+    axes = tuple([normalize_axis(a, ndim) for a in axis])
+    if len(set(axes)) != len(axes):
+        raise ArgumentError(f"{axis} names an axis twice.")
+    return axes
 
 
 def as_shape(shape: Any) -> Shape:
@@ -196,12 +195,12 @@ def as_shape(shape: Any) -> Shape:
 
 
 def concrete(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """The array behind a tensor, for what depends on the values (`name` says what wants to know)."""
+    """The array behind a tensor, for what depends on its values (`name`: what wants to know)."""
     return as_tensor(x)._array
 
 
 __all__ = [
     "API_VERSIONS", "SCALARS", "alike", "as_float", "as_shape", "as_tensor", "broadcast_shape",
     "check_device", "concrete", "distinct", "filled", "is_operand", "normalize_axes",
-    "normalize_axis", "operands", "state", "to_dtype", "to_shape",
+    "normalize_axis", "normalize_each", "operands", "state", "to_dtype", "to_shape",
 ]  # fmt: skip

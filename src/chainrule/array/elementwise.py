@@ -230,7 +230,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
 
 
 def _bound(x: Any, bound: Any) -> Any:
-    """A bound in the dtype of x; integers beyond its range bound nothing and are drawn to its end."""
+    """A bound in the dtype of x; an integer beyond its range bounds nothing, as its end does."""
     if isinstance(bound, SCALARS):
         y, dtype = None, dtypes.scalar_dtype(bound)
     else:

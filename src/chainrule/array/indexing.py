@@ -1,23 +1,34 @@
 """Indexing: reading and assigning by integers, slices, `...`, `None`, index tensors and masks.
 
-A key is read in two steps. Its slices and new axes become a `slice` and a `reshape`; its index tensors
-become one `gather` over the axes that they index, merged into one. Assignment finds the flat places
-that the key reads and gives those other values.
+A key is read in two steps. Its slices and new axes become a `slice` and a `reshape`; its index
+tensors become one `gather` over the axes that they index, merged into one. Assignment by slices
+writes a slice; by index tensors it finds the flat places that the key reads and gives those other
+values.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from chainrule import dtypes
-from chainrule.array._core import as_tensor, broadcast_shape, normalize_axis, to_dtype, to_shape
+from chainrule.array._core import (
+    SCALARS,
+    as_tensor,
+    broadcast_shape,
+    distinct,
+    filled,
+    normalize_axis,
+    to_dtype,
+    to_shape,
+)
 from chainrule.array.manipulation import moveaxis, permute_dims, reshape
-from chainrule.errors import DTypeError, IndexingError, ShapeError
+from chainrule.dtypes import DType
+from chainrule.errors import ChainruleError, DTypeError, IndexingError, ShapeError
 from chainrule.graph import Value, make
+from chainrule.primitives import elementwise as e
 from chainrule.primitives import indexing as p
 from chainrule.primitives import movement
 
@@ -25,114 +36,81 @@ if TYPE_CHECKING:
     from chainrule.tensor import Tensor
 
 
-def _is_integer(entry: Any) -> bool:
-    return not isinstance(entry, bool | np.bool_) and (
+class _Mask(NamedTuple):
+    """A mask of bools over `mask.ndim` axes at once."""
+
+    mask: Any
+
+
+class _NewAxisIndex(NamedTuple):
+    """An index along a new axis, which a mask of shape () is."""
+
+    index: Any
+
+
+class _Plan(NamedTuple):
+    """What a key asks for: a slice, flips, a shape, and then index tensors at some axes of it."""
+
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    steps: tuple[int, ...]
+    flips: tuple[int, ...]
+    shape: tuple[int, ...]
+    places: list[tuple[int, Any]]
+
+
+def _entry(entry: Any) -> Any:
+    """An entry of a key that is no plain integer, slice, None or `...`, in one of our forms."""
+    if not isinstance(entry, bool | np.bool_) and (
         isinstance(entry, int | np.integer)
-        or (isinstance(entry, Value) and entry.ndim == 0 and entry.dtype.kind in "ui")
-        or (isinstance(entry, np.ndarray) and entry.ndim == 0 and entry.dtype.kind in "ui")
-    )
-
-
-def _is_basic(entry: Any) -> bool:
-    return entry is None or entry is Ellipsis or isinstance(entry, slice) or _is_integer(entry)
-
-
-def _as_index(entry: Any) -> Any:
-    """An index tensor: of integers, or a mask of bools."""
+        or (isinstance(entry, Value | np.ndarray) and entry.ndim == 0 and entry.dtype.kind in "ui")
+    ):
+        return int(entry)
     if isinstance(entry, list | tuple) and not len(entry):
         return make(np.zeros(0, dtype=np.int64))
-    index = as_tensor(entry)
-    if index.dtype.kind not in "bui":
-        raise DTypeError(
+    try:
+        index = as_tensor(entry)
+    except ChainruleError as error:
+        raise IndexingError(f"{entry!r} is no index: {error}") from None
+    if index.dtype.kind in "ui":
+        return index
+    if index.dtype != dtypes.bool_:
+        raise IndexingError(
             f"an index is an integer, a slice, None, ... or a tensor of integers or bools; got "
             f"{index.dtype.name} of shape {index.shape}."
         )
-    return index
+    if index.ndim:
+        return _Mask(index)
+    # A mask without axes: a new axis of length 1 or 0.
+    return _NewAxisIndex(make(np.zeros(int(bool(index)), dtype=np.int64)))
 
 
-def _expand_key(key: Any, ndim: int, shape: tuple[int, ...]) -> list[Any]:
-    """The key as a list without `...` and masks, one entry for each axis and new axis."""
-    entries: list[Any] = []
-    for entry in key if isinstance(key, tuple) else (key,):
-        if _is_basic(entry):
-            entries.append(entry)
-            continue
-        index = _as_index(entry)
-        if index.dtype != dtypes.bool_:
-            entries.append(index)
-        elif index.ndim:
-            entries.append(_Mask(index))
-        else:
-            # A mask without axes: one new axis of length 1 or 0, indexed along.
-            entries.extend([None, make(np.zeros(int(bool(index)), dtype=np.int64))])
-            entries[-2:] = [_NewAxisIndex(entries[-1])]
-    used = sum(_consumed(e) for e in entries)
-    if used > ndim:
-        raise IndexingError(f"too many indices ({used}) for a tensor of shape {shape}.")
-    if sum(1 for e in entries if e is Ellipsis) > 1:
+def _expanded(key: Any, shape: tuple[int, ...]) -> list[Any]:
+    """The key as a list with an entry for each axis of x, and one for each new axis."""
+    entries = [
+        i if type(i) is int or type(i) is slice or i is None or i is Ellipsis else _entry(i)
+        for i in (key if isinstance(key, tuple) else (key,))
+    ]
+    dots = [place for place, i in enumerate(entries) if i is Ellipsis]
+    if len(dots) > 1:
         raise IndexingError("an index may hold one '...' only.")
-    if not any(e is Ellipsis for e in entries):
-        entries.append(Ellipsis)
-    at = next(i for i, e in enumerate(entries) if e is Ellipsis)
-    entries[at : at + 1] = [slice(None)] * (ndim - used)
-    return _without_masks(entries, shape)
+    used = sum(
+        [
+            i.mask.ndim if type(i) is _Mask else i is not None and type(i) is not _NewAxisIndex
+            for i in entries
+        ]
+    ) - len(dots)
+    if used > len(shape):
+        raise IndexingError(f"too many indices ({used}) for a tensor of shape {shape}.")
+    at = dots[0] if dots else len(entries)
+    entries[at : at + 1] = [slice(None)] * (len(shape) - used)
+    return entries
 
 
-class _Mask:
-    """A mask of bools over `mask.ndim` axes at once."""
-
-    def __init__(self, mask: Any):
-        self.mask = mask
-
-
-class _NewAxisIndex:
-    """An index along a new axis, which a mask of shape () is."""
-
-    def __init__(self, index: Any):
-        self.index = index
-
-
-def _consumed(entry: Any) -> int:
-    if isinstance(entry, _Mask):
-        return entry.mask.ndim
-    return 0 if entry is None or entry is Ellipsis or isinstance(entry, _NewAxisIndex) else 1
-
-
-def _without_masks(entries: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    flat: list[Any] = []
-    axis = 0
-    for entry in entries:
-        if isinstance(entry, _Mask):
-            covered = shape[axis : axis + entry.mask.ndim]
-            if entry.mask.shape != covered:
-                raise IndexingError(
-                    f"a mask of shape {entry.mask.shape} cannot index axes of shape {covered}; "
-                    "they must be equal."
-                )
-            flat.extend(make(i) for i in np.nonzero(entry.mask._array))
-        else:
-            flat.append(entry)
-        axis += _consumed(entry)
-    return flat
-
-
-def _slice_bounds(entry: slice, n: int) -> tuple[int, int, int]:
-    if entry.step is not None and operator.index(entry.step) == 0:
-        raise IndexingError("a slice's step cannot be 0.")
-    try:
-        start, stop, step = entry.indices(n)
-    except TypeError:
-        raise DTypeError(f"a slice is made of integers or None, got {entry}.") from None
-    return start, len(range(start, stop, step)), step
-
-
-def getitem(x: Any, key: Any, /) -> Tensor:
-    """x[key], by NumPy's rules."""
-    x = as_tensor(x)
-    if _is_integer(key) and x.ndim:
-        key = (key,)
-    entries = _expand_key(key, x.ndim, x.shape)
-    advanced = any(isinstance(e, Value | _NewAxisIndex) and not _is_integer(e) for e in entries)
+def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
+    """Read a key for a tensor of this shape."""
+    entries = _expanded(key, shape)
+    advanced = any([isinstance(i, Value | _Mask | _NewAxisIndex) for i in entries])
     starts, lengths, steps, flips, result = [], [], [], [], []
     places: list[tuple[int, Any]] = []  # (axis after the basic step, index)
     axis = 0
@@ -140,46 +118,77 @@ def getitem(x: Any, key: Any, /) -> Tensor:
         if entry is None:
             result.append(1)
             continue
-        if isinstance(entry, _NewAxisIndex):
+        if type(entry) is _NewAxisIndex:
             places.append((len(result), entry.index))
             result.append(1)
             continue
-        n = x.shape[axis]
-        start, length, step = 0, n, 1
-        if isinstance(entry, slice):
-            start, length, step = _slice_bounds(entry, n)
-            if step < 0:
-                start, step = start + (length - 1) * step, -step
-                flips.append(axis)
-            result.append(length)
-        elif _is_integer(entry) and not advanced:
-            start, length = _integer(entry, n, axis), 1
+        if type(entry) is _Mask:
+            indices = _mask_indices(entry.mask, shape[axis : axis + entry.mask.ndim])
         else:
-            places.append((len(result), entry))
-            result.append(n)
-        starts.append(start if length else 0)
-        lengths.append(length)
-        steps.append(step)
-        axis += 1
-    x = _basic(x, tuple(starts), tuple(lengths), tuple(steps), tuple(flips), tuple(result))
-    return _gather_axes(x, places) if places else x
+            indices = (entry,)
+        for index in indices:
+            n = shape[axis]
+            start, length, step = 0, n, 1
+            if type(index) is slice:
+                start, length, step = _slice_bounds(index, n)
+                if step < 0:
+                    start, step = start + (length - 1) * step, -step
+                    flips.append(axis)
+                result.append(length)
+            elif type(index) is int and not advanced:
+                start, length = _integer(index, n, axis), 1
+            else:
+                places.append((len(result), index))
+                result.append(n)
+            starts.append(start if length else 0)
+            lengths.append(length)
+            steps.append(step)
+            axis += 1
+    return _Plan(
+        tuple(starts), tuple(lengths), tuple(steps), tuple(flips), tuple(result), places
+    )  # fmt: skip
 
 
-def _integer(entry: Any, n: int, axis: int) -> int:
-    i = operator.index(entry)
+def _mask_indices(mask: Any, covered: tuple[int, ...]) -> tuple[Any, ...]:
+    """A mask as one index tensor for each axis that it covers."""
+    if any(m not in (n, 0) for m, n in zip(mask.shape, covered, strict=True)):
+        raise IndexingError(
+            f"a mask of shape {mask.shape} cannot index axes of shape {covered}; they must be "
+            "equal."
+        )
+    return tuple(map(make, np.nonzero(mask._array)))
+
+
+def _slice_bounds(entry: slice, n: int) -> tuple[int, int, int]:
+    """First element, number of elements and step of a slice of an axis of length n."""
+    try:
+        start, stop, step = entry.indices(n)
+    except TypeError:
+        raise IndexingError(f"a slice is made of integers or None, got {entry}.") from None
+    except ValueError:
+        raise IndexingError("a slice's step cannot be 0.") from None
+    return start, len(range(start, stop, step)), step
+
+
+def _integer(i: int, n: int, axis: int) -> int:
     if not -n <= i < n:
         raise IndexingError(f"index {i} is out of bounds for axis {axis} of length {n}.")
     return i % n
 
 
-def _basic(
-    x: Any, starts: Any, lengths: Any, steps: Any, flips: Any, shape: tuple[int, ...]
-) -> Any:
-    if lengths != x.shape or any(s != 1 for s in steps):
-        x = movement.slice_(x, starts=starts, lengths=lengths, steps=steps)
-    if flips:
-        x = movement.flip(x, axes=flips)
-    return x if x.shape == shape else movement.reshape(x, shape=shape)
+def getitem(x: Any, key: Any, /) -> Tensor:
+    """x[key], by NumPy's rules."""
+    z = source = as_tensor(x)
+    plan = _plan(key, z._array.shape)
+    if plan.lengths != z._array.shape or max(plan.steps, default=1) > 1:
+        z = movement.slice_(z, starts=plan.starts, lengths=plan.lengths, steps=plan.steps)
+    if plan.flips:
+        z = movement.flip(z, axes=plan.flips)
+    if plan.shape != z._array.shape:
+        z = movement.reshape(z, shape=plan.shape)
+    if plan.places:
+        z = _gather_axes(z, plan.places)
+    return distinct(z, source)
 
 
 def _gather_axes(x: Any, places: list[tuple[int, Any]]) -> Tensor:
@@ -209,31 +218,57 @@ def setitem(x: Any, key: Any, value: Any, /) -> Tensor:
     """x with `value`, broadcast and cast to the dtype of x, at x[key]: a new tensor.
 
     Where a key names a place several times the last value stands.
+
+    Raises:
+        DTypeError: for a value of a higher kind, such as a float for a tensor of integers.
+        RangeError: for a Python integer outside the range of the dtype.
     """
     x = as_tensor(x)
+    value = _assigned(value, x.dtype)
+    if isinstance(key, Value | np.ndarray) and key.dtype == dtypes.bool_ and not value.ndim:
+        mask = as_tensor(key)
+        if mask.ndim > 0 and mask.shape == x.shape[: mask.ndim]:
+            line = reshape(mask, mask.shape + (1,) * (x.ndim - mask.ndim))
+            return e.where(to_shape(line, x.shape), to_shape(value, x.shape), x)
+    plan = _plan(key, x.shape)
+    if not plan.places:
+        updates = reshape(_fitted(value, plan.shape), plan.lengths)
+        if plan.flips:
+            updates = movement.flip(updates, axes=plan.flips)
+        return p.slice_set(x, updates, starts=plan.starts, steps=plan.steps)
     places = getitem(p.make_range(x.size, x.shape), key)
-    value = as_tensor(value)
-    if dtypes.rank(value.dtype) > dtypes.rank(x.dtype):
-        raise DTypeError(
-            f"cannot assign {value.dtype.name} values to a tensor of {x.dtype.name}; "
-            "cast one of them with .astype() first."
-        )
-    if value.shape != places.shape:
-        lead = value.ndim - places.ndim
-        if lead > 0 and all(n == 1 for n in value.shape[:lead]):
-            value = reshape(value, value.shape[lead:])
-        try:
-            value = to_shape(value, places.shape)
-        except ShapeError:
-            raise ShapeError(
-                f"cannot assign a value of shape {value.shape} to x[key] of shape {places.shape}."
-            ) from None
     flat = p.scatter_set(
         reshape(x, (x.size,)),
-        reshape(to_dtype(value, x.dtype), (places.size,)),
+        reshape(_fitted(value, places.shape), (places.size,)),
         reshape(places, (places.size,)),
     )
     return reshape(flat, x.shape)
+
+
+def _assigned(value: Any, dtype: DType) -> Any:
+    """A value to be assigned, in the dtype of what it is assigned to."""
+    number = isinstance(value, SCALARS)
+    value = value if number else as_tensor(value)
+    kind = dtypes.scalar_dtype(value) if number else value.dtype
+    if dtypes.rank(kind) > dtypes.rank(dtype):
+        raise DTypeError(
+            f"cannot assign {kind.name} values to a tensor of {dtype.name}; cast one of them with "
+            ".astype() first."
+        )
+    return filled(value, (), dtype) if number else to_dtype(value, dtype)
+
+
+def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
+    """A value broadcast to the shape of x[key]; leading axes of length 1 fall away."""
+    lead = value.ndim - len(shape)
+    if lead > 0 and all(n == 1 for n in value.shape[:lead]):
+        value = reshape(value, value.shape[lead:])
+    try:
+        return to_shape(value, shape)
+    except ShapeError:
+        raise ShapeError(
+            f"cannot assign a value of shape {value.shape} to x[key] of shape {shape}."
+        ) from None
 
 
 def _checked(index: Any, name: str) -> Any:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from chainrule import dtypes
-from chainrule.array._core import as_tensor, broadcast_shape, normalize_axis, to_dtype, to_shape
+from chainrule.array._core import (
+    alike,
+    as_tensor,
+    broadcast_shape,
+    normalize_axis,
+    normalize_each,
+    to_shape,
+)
 from chainrule.array.elementwise import conj, multiply
 from chainrule.array.manipulation import moveaxis, permute_dims, reshape
 from chainrule.array.reductions import sum
 from chainrule.errors import ArgumentError, ShapeError
 from chainrule.primitives import linalg as p
+from chainrule.primitives.indexing import make_range
 
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
-
-
-def _alike(x1: Any, x2: Any) -> tuple[Any, Any]:
-    x, y = as_tensor(x1), as_tensor(x2)
-    dtype = dtypes.promote(x.dtype, y.dtype)
-    return to_dtype(x, dtype), to_dtype(y, dtype)
 
 
 def matmul(x1: Any, x2: Any, /) -> Tensor:
@@ -28,7 +29,9 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
     A vector on the left is a row, on the right a column, and its axis disappears from the result.
     """
-    x, y = _alike(x1, x2)
+    x, y = alike((x1, x2), "matmul")
+    if x.ndim == y.ndim == 2:
+        return p.matmul(x, y)
     if not x.ndim or not y.ndim:
         raise ShapeError(f"matmul needs at least one axis in both, got {x.shape} and {y.shape}.")
     left, right = x.ndim == 1, y.ndim == 1
@@ -55,7 +58,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
 
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     """sum of conj(x) y over an axis, which must be equally long in both; other axes broadcast."""
-    x, y = _alike(x1, x2)
+    x, y = alike((x1, x2), "vecdot")
     if not -min(x.ndim, y.ndim) <= axis < 0:
         raise ArgumentError(
             f"vecdot of shapes {x.shape} and {y.shape} needs an axis from "
@@ -67,15 +70,21 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
 
 
 def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
-    """The sum over `axes` of products: the last n axes of x with the first n of y, or pairs."""
-    x, y = _alike(x1, x2)
+    """The sum over `axes` of products: the last n axes of x with the first n of y, or pairs.
+
+    axes: a number n, or two sequences of axes, of x and of y, to be paired in order.
+    """
+    x, y = alike((x1, x2), "tensordot")
     if isinstance(axes, int):
-        if axes < 0:
-            raise ArgumentError(f"tensordot needs axes >= 0, got {axes}.")
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ArgumentError(
+                f"tensordot of shapes {x.shape} and {y.shape} pairs from 0 to "
+                f"{min(x.ndim, y.ndim)} axes, got axes={axes}."
+            )
         left, right = list(range(x.ndim - axes, x.ndim)), list(range(axes))
     else:
-        left = [normalize_axis(a, x.ndim) for a in axes[0]]
-        right = [normalize_axis(a, y.ndim) for a in axes[1]]
+        first, second = axes
+        left, right = list(normalize_each(first, x.ndim)), list(normalize_each(second, y.ndim))
     if len(left) != len(right) or [x.shape[a] for a in left] != [y.shape[a] for a in right]:
         raise ShapeError(
             f"tensordot of shapes {x.shape} and {y.shape} over axes {left} and {right}: "
@@ -92,7 +101,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
 
 def outer(x1: Any, x2: Any, /) -> Tensor:
     """The matrix x_i y_j of two vectors."""
-    x, y = _alike(x1, x2)
+    x, y = alike((x1, x2), "outer")
     return multiply(reshape(x, (-1, 1)), reshape(y, (1, -1)))
 
 
@@ -103,15 +112,11 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
 
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
     """The elements with equal indices (up to `offset`) along two axes, as the last axis."""
-    from chainrule.primitives.indexing import make_range
-
     x = as_tensor(x)
     a, b = normalize_axis(axis1, x.ndim), normalize_axis(axis2, x.ndim)
     x = moveaxis(x, (a, b), (-2, -1))
     rows, columns = x.shape[-2:]
     start_row, start_column = (0, offset) if offset >= 0 else (-offset, 0)
-    n = min(rows - start_row, columns - start_column)
-    if n < 0:
-        n = 0
+    n = max(min(rows - start_row, columns - start_column), 0)
     steps = make_range(n, (n,))
     return x[..., steps + start_row, steps + start_column]

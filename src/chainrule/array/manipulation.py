@@ -6,17 +6,25 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chainrule import dtypes
 from chainrule.array._core import (
+    alike,
     as_shape,
     as_tensor,
     broadcast_shape,
+    check_device,
+    concrete,
+    distinct,
     normalize_axes,
     normalize_axis,
+    normalize_each,
     to_dtype,
     to_shape,
 )
-from chainrule.errors import ArgumentError, ShapeError
+from chainrule.errors import ArgumentError, DTypeError, ShapeError
+from chainrule.graph import make
 from chainrule.primitives import movement as p
 
 if TYPE_CHECKING:
@@ -24,22 +32,36 @@ if TYPE_CHECKING:
 
 
 def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
-    """x with its elements, in order, in another shape. One length may be -1: what is left over."""
-    x = as_tensor(x)
-    shape = as_shape(shape)
-    if -1 in shape:
-        if shape.count(-1) > 1:
-            raise ShapeError(f"only one length of a shape may be -1, got {shape}.")
-        rest = math.prod(n for n in shape if n != -1)
-        if rest == 0 or x.size % rest:
-            raise ShapeError(f"cannot reshape {x.shape} ({x.size} elements) to {shape}.")
-        shape = tuple(x.size // rest if n == -1 else n for n in shape)
-    if any(n < 0 for n in shape):
-        raise ShapeError(f"lengths cannot be negative, got shape {shape}.")
-    if shape == x.shape and not copy:
-        return x
-    z = p.reshape(x, shape=shape)
+    """x with its elements, in order, in another shape. One length may be -1: what is left over.
+
+    `copy=True` gives the result memory of its own; `copy=False` raises an ArgumentError where x
+    does not lie in memory in such a way that it can be shared.
+    """
+    source, shape = as_tensor(x), as_shape(shape)
+    if min(shape, default=0) < 0:
+        shape = _fill_in(source, shape)
+    if shape == source.shape:
+        z = distinct(source, x)
+    else:
+        z = p.reshape(source, shape=shape)
+    if copy is False and z.size and not np.may_share_memory(z._array, source._array):
+        raise ArgumentError(
+            f"reshape of {source.shape} to {shape} needs a copy, because x is not contiguous in "
+            "memory; pass copy=None."
+        )
     return p.identity_copy(z) if copy else z
+
+
+def _fill_in(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape with its -1 replaced by what is left over."""
+    if shape.count(-1) > 1:
+        raise ShapeError(f"only one length of a shape may be -1, got {shape}.")
+    if min(shape) < -1:
+        raise ShapeError(f"lengths cannot be negative, got shape {shape}.")
+    rest = math.prod(n for n in shape if n != -1)
+    if rest == 0 or x.size % rest:
+        raise ShapeError(f"cannot reshape {x.shape} ({x.size} elements) to {shape}.")
+    return tuple(x.size // rest if n == -1 else n for n in shape)
 
 
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
@@ -56,11 +78,17 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
 
 def permute_dims(x: Any, /, axes: Any) -> Tensor:
     """x with axis i of the result being axis `axes[i]` of x."""
-    x = as_tensor(x)
-    order = tuple(normalize_axis(a, x.ndim) for a in axes)
-    if sorted(order) != list(range(x.ndim)):
-        raise ArgumentError(f"permute_dims of shape {x.shape} needs each axis once, got {axes}.")
-    return x if order == tuple(range(x.ndim)) else p.permute(x, axes=order)
+    source = as_tensor(x)
+    ndim = source.ndim
+    order = tuple([normalize_axis(a, ndim) for a in axes])
+    still = tuple(range(ndim))
+    if order == still:
+        return distinct(source, x)
+    if tuple(sorted(order)) != still:
+        raise ArgumentError(
+            f"permute_dims of shape {source.shape} needs each axis once, got {axes}."
+        )
+    return p.permute(source, axes=order)
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
@@ -75,12 +103,9 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 def moveaxis(x: Any, source: Any, destination: Any, /) -> Tensor:
     """x with the axes at `source` moved to `destination`, the others in order."""
     x = as_tensor(x)
-    sources = [normalize_axis(a, x.ndim) for a in _listed(source)]
-    targets = [normalize_axis(a, x.ndim) for a in _listed(destination)]
+    sources, targets = normalize_each(source, x.ndim), normalize_each(destination, x.ndim)
     if len(sources) != len(targets):
         raise ArgumentError(f"moveaxis got {len(sources)} axes and {len(targets)} places.")
-    if len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
-        raise ArgumentError(f"moveaxis got an axis twice: {source} to {destination}.")
     order = [a for a in range(x.ndim) if a not in sources]
     for target, a in sorted(zip(targets, sources, strict=True)):
         order.insert(target, a)
@@ -94,18 +119,17 @@ def _listed(axis: Any) -> Sequence[int]:
 def matrix_transpose(x: Any, /) -> Tensor:
     """x with the last two axes exchanged."""
     x = as_tensor(x)
-    if x.ndim < 2:
+    n = x.ndim
+    if n < 2:
         raise ShapeError(f"matrix_transpose needs at least two axes, got shape {x.shape}.")
-    return swapaxes(x, -1, -2)
+    return p.permute(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
-def expand_dims(x: Any, /, *, axis: Any = 0) -> Tensor:
+def expand_dims(x: Any, /, axis: Any = 0) -> Tensor:
     """x with new axes of length 1 at `axis` (an integer or a tuple of places in the result)."""
     x = as_tensor(x)
     ndim = x.ndim + len(_listed(axis))
-    places = [normalize_axis(a, ndim) for a in _listed(axis)]
-    if len(set(places)) != len(places):
-        raise ArgumentError(f"expand_dims got a place twice: {axis}.")
+    places = normalize_each(axis, ndim)
     lengths = iter(x.shape)
     return p.reshape(x, shape=tuple(1 if i in places else next(lengths) for i in range(ndim)))
 
@@ -138,14 +162,13 @@ def builtin_max(a: int, b: int) -> int:
 
 def broadcast_to(x: Any, /, shape: Any) -> Tensor:
     """x repeated to a shape along axes of length 1 and new leading axes."""
-    return to_shape(as_tensor(x), as_shape(shape))
+    return distinct(to_shape(as_tensor(x), as_shape(shape)), x)
 
 
 def broadcast_arrays(*arrays: Any) -> list[Tensor]:
     """The arguments broadcast to their common shape."""
-    xs = [as_tensor(a) for a in arrays]
-    shape = broadcast_shape(*(x.shape for x in xs)) if xs else ()
-    return [to_shape(x, shape) for x in xs]
+    shape = broadcast_shape(*(as_tensor(a).shape for a in arrays))
+    return [broadcast_to(a, shape) for a in arrays]
 
 
 def flip(x: Any, /, *, axis: Any = None) -> Tensor:
@@ -154,21 +177,11 @@ def flip(x: Any, /, *, axis: Any = None) -> Tensor:
     return p.flip(x, axes=normalize_axes(axis, x.ndim))
 
 
-def _alike(arrays: Any, name: str) -> list[Any]:
-    xs = [as_tensor(a) for a in arrays]
-    if not xs:
-        raise ArgumentError(f"{name} needs at least one tensor.")
-    dtype = xs[0].dtype
-    for x in xs[1:]:
-        dtype = dtypes.promote(dtype, x.dtype)
-    return [to_dtype(x, dtype) for x in xs]
-
-
 def concat(arrays: Any, /, *, axis: int | None = 0) -> Tensor:
     """The tensors one after another along an axis (all flattened first for None)."""
-    xs = _alike(arrays, "concat")
+    xs = alike(arrays, "concat")
     if axis is None:
-        xs, axis = [reshape(x, (-1,)) if x.size else reshape(x, (0,)) for x in xs], 0
+        xs, axis = [p.reshape(x, shape=(x.size,)) for x in xs], 0
     if xs[0].ndim == 0:
         raise ShapeError("tensors of shape () cannot be concatenated; use stack.")
     return p.concat(*xs, axis=normalize_axis(axis, xs[0].ndim))
@@ -176,7 +189,7 @@ def concat(arrays: Any, /, *, axis: int | None = 0) -> Tensor:
 
 def stack(arrays: Any, /, *, axis: int = 0) -> Tensor:
     """The tensors, all of one shape, side by side along a new axis."""
-    xs = _alike(arrays, "stack")
+    xs = alike(arrays, "stack")
     for x in xs[1:]:
         if x.shape != xs[0].shape:
             raise ShapeError(f"stack needs equal shapes, got {xs[0].shape} and {x.shape}.")
@@ -186,8 +199,10 @@ def stack(arrays: Any, /, *, axis: int = 0) -> Tensor:
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of x along an axis, which disappears."""
-    x = moveaxis(x, axis, 0)
-    return tuple(x[i] for i in range(x.shape[0]))
+    x = as_tensor(x)
+    n = normalize_axis(axis, x.ndim)
+    shape = (*x.shape[:n], *x.shape[n + 1 :])
+    return tuple(p.reshape(part, shape=shape) for part in split(x, (1,) * x.shape[n], axis=n))
 
 
 def split(x: Any, /, sections: int | Sequence[int], *, axis: int = 0) -> tuple[Tensor, ...]:
@@ -201,7 +216,7 @@ def split(x: Any, /, sections: int | Sequence[int], *, axis: int = 0) -> tuple[T
         lengths: Sequence[int] = (length // sections,) * sections
     else:
         lengths = tuple(sections)
-        if builtin_sum(lengths) != length:
+        if sum(lengths) != length or min(lengths, default=0) < 0:
             raise ArgumentError(f"the lengths {lengths} do not add up to {length}.")
     parts, start = [], 0
     for m in lengths:
@@ -212,17 +227,12 @@ def split(x: Any, /, sections: int | Sequence[int], *, axis: int = 0) -> tuple[T
     return tuple(parts)
 
 
-def builtin_sum(values: Sequence[int]) -> int:
-    """The sum of Python integers."""
-    return math.fsum(values).__int__() if values else 0
-
-
 def pad(x: Any, /, widths: Any, *, value: float = 0) -> Tensor:
     """x with `value` around it; `widths` is ((before, after), ...), a pair for each axis.
 
     A negative width cuts elements off.
     """
-    x = as_tensor(x)
+    source = x = as_tensor(x)
     pairs = [tuple(w) for w in widths]
     if len(pairs) != x.ndim or any(len(w) != 2 for w in pairs):
         raise ShapeError(f"pad of shape {x.shape} needs {x.ndim} pairs of widths, got {widths}.")
@@ -236,12 +246,14 @@ def pad(x: Any, /, widths: Any, *, value: float = 0) -> Tensor:
             raise ShapeError(f"pad of shape {x.shape} by {widths} cuts off more than there is.")
         x = p.slice_(x, starts=starts, lengths=lengths, steps=(1,) * x.ndim)
     zero_or_more = tuple((builtin_max(low, 0), builtin_max(high, 0), 0) for low, high in pairs)
-    return p.pad(x, widths=zero_or_more, value=value) if any(map(any, zero_or_more)) else x
+    if any(map(any, zero_or_more)):
+        return p.pad(x, widths=zero_or_more, value=value)
+    return distinct(x, source)
 
 
 def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Tensor:
     """x moved on by `shift` places along `axis`; what falls off one end comes in at the other."""
-    x = as_tensor(x)
+    source = x = as_tensor(x)
     if axis is None:
         if isinstance(shift, tuple):
             raise ArgumentError("several shifts need as many axes.")
@@ -257,53 +269,57 @@ def roll(x: Any, /, shift: Any, *, axis: Any = None) -> Tensor:
         if length and (cut := (length - s) % length):
             first, second = split(x, (cut, length - cut), axis=n)
             x = p.concat(second, first, axis=n)
-    return x
+    return distinct(x, source)
 
 
 def tile(x: Any, repetitions: Any, /) -> Tensor:
     """x repeated as a whole, `repetitions[i]` times along axis i."""
     x = as_tensor(x)
     times = as_shape(repetitions)
+    if any(t < 0 for t in times):
+        raise ArgumentError(f"tile repeats 0 times or more, got {repetitions}.")
     ndim = builtin_max(x.ndim, len(times))
     shape = (1,) * (ndim - x.ndim) + x.shape
     times = (1,) * (ndim - len(times)) + times
     paired = p.reshape(x, shape=tuple(m for n in shape for m in (1, n)))
     wide = tuple(m for n, t in zip(shape, times, strict=True) for m in (t, n))
-    return reshape(
-        to_shape(paired, wide), tuple(t * n for n, t in zip(shape, times, strict=True))
-    )
+    return reshape(to_shape(paired, wide), tuple(t * n for n, t in zip(shape, times, strict=True)))
 
 
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """x with each element along `axis` repeated, `repeats` times or `repeats[i]` times."""
-    import numpy as np
-
     from chainrule.array.indexing import take
-    from chainrule.graph import make
 
     x = as_tensor(x)
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
     n = normalize_axis(axis, x.ndim)
-    counts = np.asarray(as_tensor(repeats)._array)
-    if counts.size not in (1, x.shape[n]) or (counts < 0).any():
+    length, counts = x.shape[n], concrete(repeats, "repeat")
+    if counts.dtype.kind not in "ui" or (counts < 0).any():
+        raise ArgumentError(f"repeats are integers of 0 or more, got {repeats!r}.")
+    if counts.ndim > 1 or counts.size not in (1, length):
         raise ShapeError(
-            f"repeats of shape {counts.shape} do not fit axis {axis} of shape {x.shape}."
+            f"repeats of shape {counts.shape} do not fit axis {axis} of shape {x.shape}: pass one "
+            f"number, or {length} of them."
         )
-    counts = np.broadcast_to(counts.reshape(-1), (x.shape[n],))
-    return take(x, make(np.repeat(np.arange(x.shape[n]), counts)), axis=n)
+    counts = np.broadcast_to(counts, (length,)).astype(np.int64)
+    return take(x, make(np.repeat(np.arange(length), counts)), axis=n)
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
-    """x in another dtype. `copy=False` gives x itself where the dtype is the same."""
-    from chainrule.array._core import check_device
-    from chainrule.primitives.elementwise import cast
+    """x in another dtype. `copy=False` gives x itself where the dtype is the same.
 
+    Raises:
+        DTypeError: for complex to real, where half of each number would be lost in silence.
+    """
     check_device(device)
     x = as_tensor(x)
     target = dtypes.as_dtype(dtype)
-    if target == x.dtype and not copy:
-        return x
-    if x.dtype.kind == "c" and target.kind in "biuf":
-        raise ArgumentError("a complex tensor is cast to a real one by taking cr.real or cr.imag.")
-    return p.identity_copy(x) if target == x.dtype else cast(x, dtype=target)
+    if target == x.dtype:
+        return p.identity_copy(x) if copy else x
+    if x.dtype.kind == "c" and target.kind in "iuf":
+        raise DTypeError(
+            f"{x.dtype.name} is not cast to {target.name}; take cr.real(x), cr.imag(x) or "
+            "cr.abs(x)."
+        )
+    return to_dtype(x, target)

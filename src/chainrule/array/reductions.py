@@ -6,7 +6,16 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from chainrule import dtypes
-from chainrule.array._core import as_float, as_tensor, normalize_axes, normalize_axis, to_dtype
+from chainrule.array._core import (
+    alike,
+    as_float,
+    as_tensor,
+    distinct,
+    normalize_axes,
+    normalize_axis,
+    to_dtype,
+    to_shape,
+)
 from chainrule.dtypes import as_dtype
 from chainrule.errors import ArgumentError, DTypeError, ShapeError
 from chainrule.graph import constant
@@ -23,7 +32,7 @@ Axis = int | tuple[int, ...] | None
 def _finish(z: Any, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     if not keepdims:
         return z
-    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
     return movement.reshape(z, shape=shape)
 
 
@@ -112,9 +121,7 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return e.div(total, constant(_count(x, axis), total.shape, total.dtype))
 
 
-def var(
-    x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
-) -> Tensor:
+def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """sum((x - mean)^2) / (n - correction) over `axis`. correction=1 is Bessel's."""
     x = as_float(x)
     deviation = x - mean(x, axis=axis, keepdims=True)
@@ -130,9 +137,7 @@ def builtin_max(a: float, b: float) -> float:
     return a if a > b else b
 
 
-def std(
-    x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
-) -> Tensor:
+def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The square root of `var`."""
     return e.sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
 
@@ -209,3 +214,29 @@ def cumulative_prod(
         z = e.mul(z, moved)
         shift *= 2
     return _with_initial(z, n, 1, include_initial)
+
+
+def diff(
+    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
+) -> Tensor:
+    """x_(k+1) - x_k along `axis`, `n` times over; shorter by n.
+
+    prepend, append: put before and after x along the axis first.
+    """
+    z = as_tensor(x)
+    if n < 0:
+        raise ArgumentError(f"diff is taken 0 times or more, got n={n}.")
+    if z.ndim == 0:
+        raise ShapeError("diff needs at least one axis, got a tensor of shape ().")
+    place = normalize_axis(axis, z.ndim)
+    line = tuple(1 if i == place else m for i, m in enumerate(z.shape))
+    parts = [as_tensor(part) for part in (prepend, x, append) if part is not None]
+    if len(parts) > 1:
+        # A number before or after stands for a whole slice of itself.
+        parts = [to_shape(part, line) if part.ndim == 0 else part for part in parts]
+        z = movement.concat(*alike(parts, "diff"), axis=place)
+    for _ in range(n):
+        length = builtin_max(z.shape[place] - 1, 0)
+        rest = builtin_max(z.shape[place] - length, 0)
+        z = e.sub(_rows(z, rest, length, place), _rows(z, 0, length, place))
+    return distinct(z, x)

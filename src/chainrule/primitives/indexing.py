@@ -16,7 +16,7 @@ from chainrule.graph import Array, Primitive, Spec, constant
 from chainrule.primitives._rules import check_kind
 from chainrule.primitives.elementwise import eq, where
 from chainrule.primitives.kernels import scatter as kernels
-from chainrule.primitives.movement import broadcast_to, reshape
+from chainrule.primitives.movement import broadcast_to, region, reshape, slice_
 
 
 def _infer_ravel_index(*indices: Any, dims: tuple[int, ...]) -> Spec:
@@ -116,6 +116,31 @@ def _scatter_set_dupdates(g: Any, z: Any, x: Any, updates: Any, index: Any) -> A
     lead = stands.shape + (1,) * (rows.ndim - stands.ndim)
     mask = broadcast_to(reshape(stands, shape=lead), shape=rows.shape)
     return where(mask, rows, constant(0, rows.shape, rows.dtype))
+
+
+def _infer_slice_set(x: Any, updates: Any, starts: tuple[int, ...], steps: tuple[int, ...]) -> Spec:
+    if x.dtype != updates.dtype:
+        raise DTypeError(f"slice_set got dtypes {x.dtype.name} and {updates.dtype.name}.")
+    return Spec(x.shape, x.dtype)
+
+
+def _slice_set(x: Array, updates: Array, starts: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    out = x.copy()
+    out[region(starts, updates.shape, steps)] = updates
+    return out
+
+
+slice_set = Primitive(
+    "slice_set", "x with `updates` as its slice from `starts`, every `steps`-th", ("x", "updates"),
+    _infer_slice_set, _slice_set,
+    (
+        lambda g, z, x, u, starts, steps: slice_set(
+            g, constant(0, u.shape, g.dtype), starts=starts, steps=steps
+        ),
+        lambda g, z, x, u, starts, steps: slice_(g, starts=starts, lengths=u.shape, steps=steps),
+    ),
+    flops=0,
+)  # fmt: skip
 
 
 def make_range(n: int, shape: tuple[int, ...]) -> Any:

@@ -102,15 +102,22 @@ def _infer_slice(
     return Spec(lengths, x.dtype)
 
 
+def region(
+    starts: tuple[int, ...], lengths: tuple[int, ...], steps: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """The key of NumPy for `lengths` elements along each axis from `starts`."""
+    return tuple(
+        [
+            slice(start, start + (n - 1) * step + 1 if n else start, step)
+            for start, n, step in zip(starts, lengths, steps, strict=True)
+        ]
+    )
+
+
 def _slice(
     x: Array, starts: tuple[int, ...], lengths: tuple[int, ...], steps: tuple[int, ...]
 ) -> Array:
-    return x[
-        tuple(
-            slice(start, start + (n - 1) * step + 1 if n else start, step)
-            for start, n, step in zip(starts, lengths, steps, strict=True)
-        )
-    ]
+    return x[region(starts, lengths, steps)]
 
 
 def _slice_dx(

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """floor(x / y). Where one of the two is infinite, the quotient itself: an infinity or a zero."""
+    """floor(x / y); where one of the two is infinite, the quotient: an infinity or a zero."""
     z = np.floor_divide(x, y)
     if x.dtype.kind != "f":
         return z
