@@ -16,9 +16,9 @@ from chainrule.nn.module import Module
 from chainrule.tensor import Tensor
 
 __all__ = [
-    "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
+    "CELU", "ELU", "GELU", "GLU", "SELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh",
     "LeakyReLU", "LogSigmoid", "LogSoftmax", "Maxout", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6",
-    "SELU", "SiLU", "Sigmoid", "Sign", "Softmax", "Softmax2d", "Softmin", "Softplus",
+    "SiLU", "Sigmoid", "Sign", "Softmax", "Softmax2d", "Softmin", "Softplus",
     "Softshrink", "Softsign", "Step", "Tanh", "Tanhshrink", "Threshold",
 ]  # fmt: skip
 

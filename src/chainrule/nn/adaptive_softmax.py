@@ -33,11 +33,11 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
     Classes below `cutoffs[0]` and one place for each further cluster share a softmax, the head:
     `ln p(y) = ln p_head(y)`, and `ln p(y) = ln p_head(cluster) + ln p_cluster(y)` for the others.
-    Cluster i first maps x to in_features / div_value^(i + 1) features. A cluster is computed only for
-    those rows whose target lies in it.
+    Cluster i first maps x to in_features / div_value^(i + 1) features. A cluster is computed only
+    for those rows whose target lies in it.
 
-    Shapes: input (N, in_features) or (in_features,); target, labels (N,) or (); `output` as the target,
-    `loss` ().
+    Shapes: input (N, in_features) or (in_features,); target, labels (N,) or (); `output` as the
+    target, `loss` ().
 
     Arguments:
         n_classes: the number of classes, numbered by falling frequency.
@@ -58,7 +58,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         rising = all(a < b for a, b in zip([0, *cutoffs], [*cutoffs, n_classes], strict=True))
         if not cutoffs or not rising or any(int(c) != c for c in cutoffs):
             raise ArgumentError(
-                f"cutoffs are rising integers from 1 to n_classes - 1 = {n_classes - 1}, got {cutoffs}."
+                f"cutoffs are rising integers from 1 to n_classes - 1 = {n_classes - 1}, got "
+                f"{cutoffs}."
             )
         self.in_features, self.n_classes = in_features, n_classes
         self.cutoffs = [*cutoffs, n_classes]

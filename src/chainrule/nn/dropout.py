@@ -56,7 +56,7 @@ class Dropout2d(_Dropout):
 
 
 class Dropout3d(_Dropout):
-    """`Dropout` of whole channels. Shapes: (N, C, D, H, W) or (C, D, H, W). Tompson et al. (2015)."""
+    """`Dropout` of whole channels. Shapes: (N, C, D, H, W) or (C, D, H, W), kept."""
 
     def forward(self, input: Any) -> Tensor:
         return F.dropout3d(input, self.p, self.training, self.inplace)

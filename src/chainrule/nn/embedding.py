@@ -17,6 +17,15 @@ from chainrule.tensor import Tensor
 __all__ = ["Embedding", "EmbeddingBag"]
 
 
+def _pretrained(embeddings: Any) -> Tensor:
+    table = xp.asarray(embeddings)
+    if table.ndim != 2:
+        raise ShapeError(
+            f"from_pretrained takes (num_embeddings, embedding_dim), got {table.shape}."
+        )
+    return table
+
+
 class _Table(Module):
     """A table of vectors, drawn from N(0, 1); the row of the padding index is 0."""
 
@@ -38,7 +47,8 @@ class _Table(Module):
         self.padding_idx = padding_idx
         shape = (num_embeddings, embedding_dim)
         if weight is None:
-            self.weight = empty_parameter(shape, dtype, device).requires_grad_(not freeze)
+            self.weight = empty_parameter(shape, dtype, device)
+            self.weight.requires_grad_(not freeze)
             self.reset_parameters()
         elif weight.shape != shape:
             raise ShapeError(f"the weight of {shape} embeddings has shape {weight.shape}.")
@@ -51,15 +61,6 @@ class _Table(Module):
         if self.padding_idx is not None:
             with no_grad():
                 self.weight[self.padding_idx] = 0
-
-    @classmethod
-    def _of(cls, embeddings: Any, freeze: bool, **options: Any) -> Self:
-        table = xp.asarray(embeddings)
-        if table.ndim != 2:
-            raise ShapeError(
-                f"from_pretrained takes (num_embeddings, embedding_dim), got {table.shape}."
-            )
-        return cls(*table.shape, _weight=table, _freeze=freeze, **options)
 
     def _options(self, **defaults: Any) -> str:
         """Those arguments that are not at their defaults, in words."""
@@ -108,9 +109,10 @@ class Embedding(_Table):
         sparse: bool = False,
     ) -> Self:  # fmt: skip
         """An embedding with the vectors given, which are not trained unless freeze=False."""
-        return cls._of(
-            embeddings, freeze, padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
-            scale_grad_by_freq=scale_grad_by_freq, sparse=sparse,
+        table = _pretrained(embeddings)
+        return cls(
+            *table.shape, padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
+            scale_grad_by_freq=scale_grad_by_freq, sparse=sparse, _weight=table, _freeze=freeze,
         )  # fmt: skip
 
     def forward(self, input: Any) -> Tensor:
@@ -161,10 +163,11 @@ class EmbeddingBag(_Table):
         sparse: bool = False, include_last_offset: bool = False, padding_idx: int | None = None,
     ) -> Self:  # fmt: skip
         """A bag of embeddings with the vectors given, not trained unless freeze=False."""
-        return cls._of(
-            embeddings, freeze, max_norm=max_norm, norm_type=norm_type, mode=mode, sparse=sparse,
+        table = _pretrained(embeddings)
+        return cls(
+            *table.shape, max_norm=max_norm, norm_type=norm_type, mode=mode, sparse=sparse,
             scale_grad_by_freq=scale_grad_by_freq, include_last_offset=include_last_offset,
-            padding_idx=padding_idx,
+            padding_idx=padding_idx, _weight=table, _freeze=freeze,
         )  # fmt: skip
 
     def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Tensor:

@@ -79,8 +79,8 @@ class MSELoss(Loss):
 class HalfSquaredErrorLoss(Loss):
     """1/2 sum (x - y)^2, whose derivative is the error itself.
 
-    reduction: "sum" (default); "batchmean" for `1/(2N) sum (x - y)^2`, N the length of the first axis;
-        "mean"; "none".
+    reduction: "sum" (default); "batchmean" for `1/(2N) sum (x - y)^2`, N the length of the first
+        axis; "mean"; "none".
     """
 
     reductions = WITH_BATCHMEAN
@@ -159,7 +159,8 @@ class GaussianNLLLoss(Loss):
 class CrossEntropyLoss(WeightedLoss):
     """-ln softmax(x)_y: the log loss of scores (logits), not probabilities, for labels y.
 
-    Shapes: scores (N, C, ...) or (C,); labels (N, ...) or (), or probabilities of the scores' shape.
+    Shapes: scores (N, C, ...) or (C,); labels (N, ...) or (), or probabilities of the scores'
+    shape.
 
     Arguments:
         weight: (C,), a weight for each class.
@@ -236,8 +237,8 @@ class BCEWithLogitsLoss(WeightedLoss):
 class KLDivLoss(Loss):
     """t (ln t - x) for log-probabilities x and probabilities t (log_target: their logarithms).
 
-    reduction: "mean" (default, over all elements); "batchmean", the divergence as it is defined, its
-        mean over the first axis; "sum"; "none".
+    reduction: "mean" (default, over all elements); "batchmean", the divergence as it is defined,
+        its mean over the first axis; "sum"; "none".
     """
 
     reductions = WITH_BATCHMEAN

@@ -60,9 +60,7 @@ class MarginRankingLoss(Loss):
         self.margin = margin
 
     def forward(self, input1: Any, input2: Any, target: Any) -> Tensor:
-        return F.margin_ranking_loss(
-            input1, input2, target, self.margin, reduction=self.reduction
-        )
+        return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(Loss):
@@ -117,9 +115,7 @@ class MultiLabelSoftMarginLoss(WeightedLoss):
     """-(1/C) sum over c of y_c ln s(x_c) + (1 - y_c) ln s(-x_c), s the sigmoid; weight (C,)."""
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        return F.multilabel_soft_margin_loss(
-            input, target, self.weight, reduction=self.reduction
-        )
+        return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
 
 
 def _check_margin(name: str, margin: float) -> None:

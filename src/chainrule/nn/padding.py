@@ -24,8 +24,8 @@ class _Pad(Module):
     """Padding of the last `axes` axes.
 
     Arguments:
-        padding: one width for all sides, or (before, after) of the last axis, then of the one before
-            it, and so on. Negative widths cut.
+        padding: one width for all sides, or (before, after) of the last axis, then of the one
+            before it, and so on. Negative widths cut.
     """
 
     axes: int
@@ -38,8 +38,8 @@ class _Pad(Module):
         widths = (padding,) * sides if isinstance(padding, int) else tuple(padding)
         if len(widths) != sides or not all(isinstance(n, int) for n in widths):
             raise ArgumentTypeError(
-                f"{type(self).__name__} takes one integer or {sides}, a pair for each axis from the "
-                f"last on, got {padding!r}."
+                f"{type(self).__name__} takes one integer or {sides}, a pair for each axis from "
+                f"the last on, got {padding!r}."
             )
         self.padding: tuple[int, ...] = widths
 

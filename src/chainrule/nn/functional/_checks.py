@@ -100,7 +100,9 @@ def _first(bad: Any) -> tuple[int, ...]:
 
 def place(position: tuple[int, ...]) -> str:
     """A position in words."""
-    return f"position {position[0] if len(position) == 1 else position}" if position else "this place"
+    if not position:
+        return "the one place"
+    return f"position {position[0] if len(position) == 1 else position}"
 
 
 def check_integers(name: str, what: str, x: Any) -> None:
@@ -121,7 +123,7 @@ def check_labels(name: str, labels: Any, classes: int, ignore_index: int | None 
         bad &= values != ignore_index
     if bad.any():
         at = _first(bad)
-        ignored = "" if ignore_index is None else f", nor ignore_index={ignore_index}"
+        ignored = "" if ignore_index in (None, -100) else f", nor {ignore_index}"
         raise IndexingError(
             f"{name} got label {values[at]} at {place(at)} of the targets, which is not one of the "
             f"{classes} classes 0 to {classes - 1}{ignored}. Check the labels, or the number of "
@@ -151,8 +153,8 @@ def check_signs(name: str, target: Any) -> None:
     if bad.any():
         at = _first(bad)
         raise ArgumentError(
-            f"{name} takes targets -1 and +1, but got {values[at]:g} at {place(at)}; labels 0 and 1 "
-            "become -1 and +1 by 2 * target - 1."
+            f"{name} takes targets -1 and +1, but got {values[at]:g} at {place(at)}; labels 0 and "
+            "1 become -1 and +1 by 2 * target - 1."
         )
 
 
@@ -175,8 +177,8 @@ def warn_of_probabilities(name: str, x: Any, axis: int, wanted: str) -> None:
             name,
             f"{name} takes {wanted}, but every row of its input lies in [0, 1] and sums to 1, as "
             "after a softmax. The loss of probabilities is another one, flat and with small "
-            "gradients: leave the softmax out, or if these are probabilities take cr.log of them and "
-            "functional.nll_loss. (This warning comes once; warnings.simplefilter('ignore', "
+            "gradients: leave the softmax out, or if these are probabilities take cr.log of them "
+            "and functional.nll_loss. (This warning comes once; warnings.simplefilter('ignore', "
             "ChainruleWarning) turns it off.)",
         )
 

@@ -1,9 +1,9 @@
 """Activation functions.
 
-x is the input and z the output; all act element by element and keep the shape, where nothing else is
-said. At a corner the derivative is the one named, which is PyTorch's. `inplace=True` gives the
-result to the input's own tensor as well, as PyTorch does; it saves no memory here, since tensors are
-values.
+x is the input and z the output; all act element by element and keep the shape, where nothing else
+is said. At a corner the derivative is the one named, which is PyTorch's. `inplace=True` gives the
+result to the input's own tensor as well, as PyTorch does; it saves no memory here, since tensors
+are values.
 """
 
 from __future__ import annotations

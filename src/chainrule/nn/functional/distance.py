@@ -21,8 +21,8 @@ __all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 def p_norm(x: Any, p: float, dim: int, keepdim: bool = False) -> Tensor:
     """(sum |x_i|^p)^(1/p) along `dim`; p = 0 counts elements, p = inf takes the largest.
 
-    Where the norm has a corner (at x = 0, and for p <= 1 at each x_i = 0) the derivative is 0; largest
-    elements that tie share it.
+    Where the norm has a corner (at x = 0, and for p <= 1 at each x_i = 0) the derivative is 0;
+    largest elements that tie share it.
     """
     size = xp.abs(x)
     if p == math.inf:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from chainrule import array as xp
 from chainrule import random
 from chainrule.array._core import as_float
 from chainrule.errors import ArgumentError, ShapeError
@@ -82,8 +81,8 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
     if x.ndim == 3:
         warn_once(
             "dropout2d",
-            f"dropout2d takes an input of 3 axes, here {x.shape}, as (N, C, L) and drops for each of "
-            "the first two; for a picture (C, H, W) write x[None], for signals use dropout1d.",
+            f"dropout2d takes an input of 3 axes, here {x.shape}, as (N, C, L) and drops for each "
+            "of the first two; for a picture (C, H, W) write x[None], for signals use dropout1d.",
         )
         return _drop_channels("dropout2d", input, p, training, inplace, 3)
     if x.ndim != 4:
@@ -92,7 +91,7 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
 
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """`dropout` of whole channels. Shapes: (N, C, D, H, W) or (C, D, H, W). Tompson et al. (2015)."""
+    """`dropout` of whole channels. Shapes: (N, C, D, H, W) or (C, D, H, W), kept."""
     return _drop_channels("dropout3d", input, p, training, inplace, 5)
 
 

@@ -51,8 +51,8 @@ def _check_indices(name: str, index: Any, n: int, of: str, fix: str) -> None:
     if bad.any():
         at = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
         raise IndexingError(
-            f"{name} got index {values[at]} at {place(at)} of the input, but there are {n} {of}, 0 to "
-            f"{n - 1}. Check the indices, or raise {fix}."
+            f"{name} got index {values[at]} at {place(at)} of the input, but there are {n} {of}, 0 "
+            f"to {n - 1}. Check the indices, or raise {fix}."
         )
 
 
@@ -63,7 +63,9 @@ def _prepared(
     index, table = as_tensor(input), as_float(weight)
     check_integers(name, "indices", index)
     if table.ndim != 2:
-        raise ShapeError(f"{name} takes a weight (num_embeddings, embedding_dim), got {table.shape}.")
+        raise ShapeError(
+            f"{name} takes a weight (num_embeddings, embedding_dim), got {table.shape}."
+        )
     if sparse:
         raise ArgumentError(
             f"{name}: sparse gradients do not exist here; with sparse=False the gradient has the "
@@ -74,7 +76,9 @@ def _prepared(
     if padding_idx is None:
         return index, table, None
     if not -rows <= padding_idx < rows:
-        raise IndexingError(f"{name}: padding_idx {padding_idx} is not one of the {rows} embeddings.")
+        raise IndexingError(
+            f"{name}: padding_idx {padding_idx} is not one of the {rows} embeddings."
+        )
     return index, table, padding_idx % rows
 
 
@@ -82,8 +86,8 @@ def _renormalize(weight: Any, index: Any, max_norm: float, norm_type: float) -> 
     """Shorten the rows in use whose norm exceeds `max_norm`, in the table itself."""
     if not weight.is_leaf:
         raise GradError(
-            "max_norm assigns to the table, which must be a leaf such as a parameter; this weight was "
-            "computed. Leave max_norm out and shorten the rows where the table is computed."
+            "max_norm assigns to the table, which must be a leaf such as a parameter; this weight "
+            "was computed. Leave max_norm out and shorten the rows where the table is computed."
         )
     with no_grad():
         used = np.unique(concrete(index, "embedding"))
@@ -143,15 +147,15 @@ def _bags(index: Any, offsets: Any, include_last_offset: bool) -> tuple[Any, np.
     if index.ndim == 2:
         if offsets is not None:
             raise ArgumentError(
-                "embedding_bag takes offsets for an input of one axis only; each row of an input of "
-                "two axes is a bag."
+                "embedding_bag takes offsets for an input of one axis only; each row of an input "
+                "of two axes is a bag."
             )
         bags, length = index.shape
         return xp.reshape(index, (index.size,)), np.arange(bags + 1) * length
     if index.ndim != 1 or offsets is None:
         raise ShapeError(
-            "embedding_bag takes an input (B, L), each row a bag, or an input (n,) with offsets (B,), "
-            f"where each bag begins; got an input of shape {index.shape}"
+            "embedding_bag takes an input (B, L), each row a bag, or an input (n,) with offsets "
+            f"(B,), where each bag begins; got an input of shape {index.shape}"
             + (" without offsets." if offsets is None else ".")
         )
     starts = as_tensor(offsets)

@@ -50,8 +50,8 @@ def _batched(name: str, x: Any, target: Any) -> tuple[Any, Any]:
         elif target.shape == x.shape:
             fix = " One-hot targets become labels by cr.argmax(target, axis=1)."
         raise ShapeError(
-            f"{name} takes scores (N, C, ...) with labels (N, ...), or scores (C,) with one label (); "
-            f"scores of shape {x.shape} need labels of shape {wanted}, got {target.shape}.{fix}"
+            f"{name} takes scores (N, C, ...) with labels (N, ...), or scores (C,) with one label "
+            f"(); scores of shape {x.shape} need labels of shape {wanted}, got {target.shape}.{fix}"
         )
     if x.ndim == 1:
         return xp.expand_dims(x, axis=0), xp.expand_dims(target, axis=0)
@@ -77,7 +77,7 @@ def _labelled(
     name: str, log_p: Any, target: Any, weight: Any, ignore_index: int, smoothing: float,
     reduction: str,
 ) -> Tensor:  # fmt: skip
-    """(1 - s) (-w_y ln p_y) + s/C (-sum_c w_c ln p_c), averaged with the weights w_y of the labels."""
+    """(1 - s) (-w_y ln p_y) + s/C (-sum_c w_c ln p_c); the mean is weighted with w_y."""
     single = log_p.ndim == 1
     log_p, target = _batched(name, log_p, target)
     classes = log_p.shape[1]
@@ -126,11 +126,12 @@ def cross_entropy(
     ignore_index: int = -100, reduce: Flag = None, reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """-ln softmax(x)_y: the log loss of scores (logits) x for the class y, or for a mixture of classes.
+    """-ln softmax(x)_y: the log loss of scores (logits) x for the class y, or for a mixture of
+    classes.
 
-    With labels: `-w_y ln p_y`, p = softmax(x); the mean is `sum w_y l / sum w_y`. With probabilities
-    t: `-sum_c w_c t_c ln p_c`; the mean is over all places. `label_smoothing` s replaces the target t
-    (one-hot for labels) by `(1 - s) t + s/C` (Szegedy et al., 2016).
+    With labels: `-w_y ln p_y`, p = softmax(x); the mean is `sum w_y l / sum w_y`. With
+    probabilities t: `-sum_c w_c t_c ln p_c`; the mean is over all places. `label_smoothing` s
+    replaces the target t (one-hot for labels) by `(1 - s) t + s/C` (Szegedy et al., 2016).
 
     Shapes: input (N, C), (N, C, d1, ...) or (C,); target: integers (N,), (N, d1, ...) or (), or
     floats of the input's shape; "none" gives the shape of the labels.
@@ -160,8 +161,9 @@ def cross_entropy(
         )
     if target.dtype.kind != "f":
         raise DTypeError(
-            f"cross_entropy got a target of the input's shape, {x.shape}, which are probabilities, as "
-            f"{target.dtype.name}; cast one-hot targets with .astype(cr.float32), or give labels."
+            f"cross_entropy got a target of the input's shape, {x.shape}, which are probabilities, "
+            f"as {target.dtype.name}; cast one-hot targets with .astype(cr.float32), or give "
+            "labels."
         )
     if ignore_index >= 0:
         raise ArgumentError("ignore_index is for labels, and the targets here are probabilities.")
@@ -188,9 +190,9 @@ def nll_loss(
 def zero_one_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """1 where the prediction is wrong, 0 where it is right; the mean is the error rate.
 
-    Shapes: scores (N, C, ...) with labels (N, ...) predict the class with the largest score; integers
-    of the target's shape are predicted labels; floats of the target's shape are decision values for
-    targets -1 and +1 and predict their sign (+1 at 0).
+    Shapes: scores (N, C, ...) with labels (N, ...) predict the class with the largest score;
+    integers of the target's shape are predicted labels; floats of the target's shape are decision
+    values for targets -1 and +1 and predict their sign (+1 at 0).
 
     The loss is made of steps and has no gradient: train with a smooth one and report this one.
     """
@@ -298,8 +300,8 @@ def kl_div(
     Summed over the classes this is the Kullback-Leibler divergence of the model from the target.
 
     Arguments:
-        reduction: also "batchmean", the sum divided by the length of the first axis: the divergence as
-            it is defined. "mean" divides by the number of elements, as in PyTorch.
+        reduction: also "batchmean", the sum divided by the length of the first axis: the divergence
+            as it is defined. "mean" divides by the number of elements, as in PyTorch.
         log_target: the target is ln t as well.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)

@@ -44,8 +44,8 @@ def _labels(targets: Any, target_lengths: Any, batch: int, single: bool, classes
     values = np.asarray(concrete(targets, "ctc_loss"), dtype=np.int64)
     if values.ndim not in (1, 2) or (values.ndim == 2 and len(values) != batch):
         raise ShapeError(
-            f"ctc_loss takes targets (N, S), or (S,) with all labels one after another; for {batch} "
-            f"samples got shape {values.shape}."
+            "ctc_loss takes targets (N, S), or (S,) with all labels one after another; for "
+            f"{batch} samples got shape {values.shape}."
         )
     width = values.shape[1] if values.ndim == 2 else (values.size if single else None)
     count = _checked_lengths(
@@ -66,8 +66,9 @@ def _labels(targets: Any, target_lengths: Any, batch: int, single: bool, classes
     if (inside & (labels == blank)).any():
         row, column = np.argwhere(inside & (labels == blank))[0]
         raise ArgumentError(
-            f"ctc_loss got the blank, {blank}, as label {column} of sample {row}; blanks stand between "
-            "labels and are none. Number the labels so that they leave it out, or name another blank."
+            f"ctc_loss got the blank, {blank}, as label {column} of sample {row}; blanks stand "
+            "between labels and are none. Number the labels so that they leave it out, or name "
+            "another blank."
         )
     return labels, count
 
@@ -104,8 +105,9 @@ def _log_probability(log_probs: Any, labels: Ints, count: Ints, steps: Ints, bla
         alpha = new if running.all() else xp.where(make(running[:, None]), new, alpha)
     # The end is at the last blank or at the label before it, if there is one.
     last = xp.take_along_axis(alpha, make(2 * count[:, None]), axis=1)[:, 0]
-    before = np.maximum(2 * count - 1, 0)[:, None]
-    before = xp.where(make(count > 0), xp.take_along_axis(alpha, make(before), axis=1)[:, 0], -math.inf)
+    last_label = make(np.maximum(2 * count - 1, 0)[:, None])
+    before = xp.take_along_axis(alpha, last_label, axis=1)[:, 0]
+    before = xp.where(make(count > 0), before, -math.inf)
     ends = xp.logaddexp(last, before)
     # In no time at all, no labels are certain and any others impossible.
     in_no_time = make(np.where(count == 0, 0.0, -math.inf).astype(log_probs.dtype))
@@ -121,11 +123,11 @@ def ctc_loss(
     An alignment gives each step a label or the blank; striking out repetitions and then blanks must
     leave the labels. Graves et al. (2006). Composed of `logaddexp`, for all samples and places at
     once; the derivative is that by log_probs as they are. (PyTorch's, by contrast, presumes a
-    log_softmax before it and is the same after that.) Where no alignment is possible the loss is inf
-    and the gradient 0.
+    log_softmax before it and is the same after that.) Where no alignment is possible the loss is
+    inf and the gradient 0.
 
-    Shapes: log_probs (T, N, C) or (T, C), after log_softmax; targets (N, S), or (sum of lengths,) with
-    all labels one after another; lengths (N,), or () for (T, C). "none" gives (N,) or ().
+    Shapes: log_probs (T, N, C) or (T, C), after log_softmax; targets (N, S), or (sum of lengths,)
+    with all labels one after another; lengths (N,), or () for (T, C). "none" gives (N,) or ().
 
     Arguments:
         input_lengths: how many steps of each sample count.

@@ -152,8 +152,8 @@ def multilabel_margin_loss(
 ) -> Tensor:  # fmt: skip
     """sum over labels y and classes c that are none of max(0, 1 - x_y + x_c) / C.
 
-    Shapes: input (N, C) or (C,); target, integers of the same shape: the labels of each row, then -1.
-    What follows the first -1 does not count.
+    Shapes: input (N, C) or (C,); target, integers of the same shape: the labels of each row, then
+    -1. What follows the first -1 does not count.
     """
     name = "multilabel_margin_loss"
     scores, single = as_float(input), as_tensor(input).ndim == 1
@@ -163,11 +163,12 @@ def multilabel_margin_loss(
     ended = xp.cumulative_sum(xp.astype(y < 0, "int64"), axis=1) > 0
     label = xp.where(ended, 0, y)
     # hit[n, j, c]: the j-th label of row n is c.
-    hit = (xp.expand_dims(label, axis=2) == make(np.arange(classes))) & ~xp.expand_dims(ended, axis=2)
+    no_label = xp.expand_dims(ended, axis=2)
+    hit = (xp.expand_dims(label, axis=2) == make(np.arange(classes))) & ~no_label
     is_label = xp.any(hit, axis=1, keepdims=True)
     at_label = xp.expand_dims(xp.take_along_axis(x, label, axis=1), axis=2)
     excess = xp.relu(1 - at_label + xp.expand_dims(x, axis=1))
-    counts = ~(xp.expand_dims(ended, axis=2) | is_label)
+    counts = ~(no_label | is_label)
     losses = xp.sum(xp.where(counts, excess, 0), axis=(1, 2)) / classes
     return reduced(losses[0] if single else losses, reduction, size_average, reduce)
 
@@ -178,8 +179,8 @@ def multilabel_soft_margin_loss(
 ) -> Tensor:  # fmt: skip
     """-(1/C) sum over c of w_c (y_c ln s(x_c) + (1 - y_c) ln s(-x_c)), s the sigmoid.
 
-    Shapes: input and target (N, C) or (C,), more leading axes allowed; targets from 0 to 1; weight (C,)
-    or of the input's shape.
+    Shapes: input and target (N, C) or (C,), more leading axes allowed; targets from 0 to 1; weight
+    (C,) or of the input's shape.
     """
     name = "multilabel_soft_margin_loss"
     x, y = as_float(input), as_tensor(target)

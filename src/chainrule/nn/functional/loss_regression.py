@@ -39,7 +39,7 @@ def _error(name: str, input: Any, target: Any) -> Any:
 
 
 def _weighted(name: str, losses: Any, weight: Any, reduction: str) -> Any:
-    """`reduced`, or with a weight for each element the sum of w l, divided by that of w for "mean"."""
+    """The losses reduced; with a weight for each element the mean is `sum w l / sum w`."""
     if weight is None:
         return reduced(losses, reduction)
     weight = as_tensor(weight)
@@ -76,8 +76,8 @@ def mse_loss(
 def half_squared_error_loss(input: Any, target: Any, reduction: str = "sum") -> Tensor:
     """1/2 (x - y)^2, whose derivative by x is the error x - y itself.
 
-    reduction: "sum" (default) gives `1/2 sum (x - y)^2`; "batchmean" gives `1/(2N) sum (x - y)^2`, N
-        the length of the first axis; "mean" divides by the number of elements; "none".
+    reduction: "sum" (default) gives `1/2 sum (x - y)^2`; "batchmean" gives `1/(2N) sum (x - y)^2`,
+        N the length of the first axis; "mean" divides by the number of elements; "none".
     """
     check_reduction(reduction, ("none", "batchmean", "sum", "mean"))
     losses = 0.5 * _error("half_squared_error_loss", input, target) ** 2
@@ -155,8 +155,8 @@ def gaussian_nll_loss(
 
     The bound eps is not part of the derivative, as in PyTorch. Nix and Weigend (1994).
 
-    Shapes: input and target (...); var of the same shape, without the last axis or with 1 in place of
-    one axis (one variance for several elements), or a number.
+    Shapes: input and target (...); var of the same shape, without the last axis or with 1 in place
+    of one axis (one variance for several elements), or a number.
 
     Arguments:
         full: add the constant 1/2 ln(2 pi).

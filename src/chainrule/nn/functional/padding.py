@@ -17,28 +17,30 @@ __all__ = ["channel_shuffle", "pad"]
 MODES = ("constant", "reflect", "replicate", "circular")
 
 
-def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+def pad(
+    input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
     """The input with `pad[0]` elements before and `pad[1]` after it on the last axis, and so on.
 
     Arguments:
         input: any shape; one pair of widths for each of its last axes that is padded.
         pad: (before, after) of the last axis, then of the one before it, ... A negative width cuts
             elements off.
-        mode: "constant" fills with `value`; "reflect" mirrors about the edge element (dcb|abcd|cba);
-            "replicate" repeats the edge element (aaa|abcd|ddd); "circular" goes on at the other end
-            (bcd|abcd|abc).
+        mode: "constant" fills with `value`; "reflect" mirrors about the edge element
+            (dcb|abcd|cba); "replicate" repeats the edge element (aaa|abcd|ddd); "circular" goes on
+            at the other end (bcd|abcd|abc).
         value: of "constant"; default 0.
 
     Raises:
-        ShapeError: for more pairs than axes, a reflection as long as the axis or longer, or a circular
-            padding longer than the axis.
+        ShapeError: for more pairs than axes, a reflection as long as the axis or longer, or a
+            circular padding longer than the axis.
     """
     x = as_tensor(input)
     widths = tuple(int(n) for n in pad)
     if len(widths) % 2 or len(widths) > 2 * x.ndim:
         raise ShapeError(
-            f"pad takes a pair (before, after) for each of the last axes, at most {x.ndim} pairs for "
-            f"shape {x.shape}, got {tuple(pad)}."
+            f"pad takes a pair (before, after) for each of the last axes, at most {x.ndim} pairs "
+            f"for shape {x.shape}, got {tuple(pad)}."
         )
     if mode not in MODES:
         raise unknown_name("padding mode", mode, MODES)
@@ -107,9 +109,13 @@ def channel_shuffle(input: Any, groups: int) -> Tensor:
     """
     x = as_tensor(input)
     if x.ndim < 3:
-        raise ShapeError(f"channel_shuffle takes inputs (N, C, ...) of 3 axes or more, got {x.shape}.")
+        raise ShapeError(
+            f"channel_shuffle takes inputs (N, C, ...) of 3 axes or more, got {x.shape}."
+        )
     channels = x.shape[1]
     if groups < 1 or channels % groups:
-        raise ArgumentError(f"channel_shuffle cannot divide {channels} channels by {groups} groups.")
+        raise ArgumentError(
+            f"channel_shuffle cannot divide {channels} channels by {groups} groups."
+        )
     dealt = xp.swapaxes(xp.unflatten(x, 1, (groups, channels // groups)), 1, 2)
     return xp.reshape(dealt, x.shape)

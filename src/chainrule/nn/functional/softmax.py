@@ -41,8 +41,8 @@ def _from_the_top(x: Any, axis: int) -> Any:
 def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """e^(x_i) / sum_j e^(x_j) along `dim`, computed from the largest x_i down.
 
-    dtype: cast the input first. Without `dim` the axis is 0 for 0, 1 and 3 axes and 1 otherwise, with
-    a warning, as in PyTorch.
+    dtype: cast the input first. Without `dim` the axis is 0 for 0, 1 and 3 axes and 1 otherwise,
+    with a warning, as in PyTorch.
     """
     x, axis = _prepared("softmax", input, dim, dtype)
     powers = xp.exp(_from_the_top(x, axis))
