@@ -83,12 +83,13 @@ class _Fetcher:
 
 @dataclass
 class _Cursor:
-    """Where an iterator stands: its epoch, and how many batches the consumer has been given."""
+    """Where an iterator stands: its epoch, how many batches it has given, and the last one's samples."""
 
     epoch: int
     delivered: int = 0
     sampler_state: Any = None
     finished: bool = False
+    indices: Any = None
 
 
 class DataLoader:
@@ -230,6 +231,11 @@ class DataLoader:
         cursor = self._cursor
         return self._next if cursor is None or cursor.finished else cursor.epoch
 
+    @property
+    def last_indices(self) -> Any:
+        """Which samples are in the batch that was given last; None before the first."""
+        return None if self._cursor is None else self._cursor.indices
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next `iter` go through `epoch`, from its beginning."""
         self._next, self._skip, self._cursor = int(epoch), 0, None
@@ -341,7 +347,7 @@ class _Batches:
     cursor: _Cursor
     pool: ThreadPoolExecutor | None = None
     failed: bool = False
-    ahead: deque[Future[Any]] = field(default_factory=deque)
+    ahead: deque[tuple[_Task, Future[Any]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         loader = self.loader
@@ -376,16 +382,20 @@ class _Batches:
         return batch
 
     def _fetch(self) -> Any:
-        return self.fetcher(next(self.tasks))
+        task = next(self.tasks)
+        batch = self.fetcher(task)
+        self.cursor.indices = task.indices
+        return batch
 
     def _wait(self) -> Any:
         assert self.pool is not None
         limit = self.loader.num_workers * self.loader.prefetch_factor
         for task in itertools.islice(self.tasks, limit - len(self.ahead)):
-            self.ahead.append(self.pool.submit(self.fetcher, task))
+            self.ahead.append((task, self.pool.submit(self.fetcher, task)))
         if not self.ahead:
             raise StopIteration
-        future = self.ahead.popleft()
+        task, future = self.ahead.popleft()
+        self.cursor.indices = task.indices
         try:
             # The exception of a thread is raised here with the thread's own traceback.
             return future.result(self.loader.timeout or None)
