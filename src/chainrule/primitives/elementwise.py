@@ -167,8 +167,14 @@ def _logaddexp_share(g: Any, x: Any, y: Any) -> Any:
     return where(logical_and(same_infinity, lt(x, zero)), zero, share)
 
 
+def _logaddexp(x: Any, y: Any) -> Any:
+    # np.logaddexp asks the C library for one element after another and takes ten times as long.
+    distance = np.where(x == y, 0, np.abs(x - y))  # also of two equal infinities
+    return np.maximum(x, y) + np.log1p(np.exp(-distance))
+
+
 logaddexp = binary(
-    "logaddexp", "ln(e^x + e^y)", np.logaddexp,
+    "logaddexp", "ln(e^x + e^y)", _logaddexp,
     lambda g, z, x, y: _logaddexp_share(g, x, y),
     lambda g, z, x, y: _logaddexp_share(g, y, x),
     reads="x y", kind="real float",
