@@ -1,15 +1,16 @@
 """Random numbers: counter-based, seeded, splittable.
 
 A generator is a key and a counter. Number i of a stream is Philox4x32-10 (Salmon et al., "Parallel
-random numbers: as easy as 1, 2, 3", 2011) of the key at counter i // 4, so that any part of a stream
-can be computed by itself, in any order and on any number of threads, with the same result. Everything
-but the bits is composed of array functions.
+random numbers: as easy as 1, 2, 3", 2011) of the key at counter i // 4, so that any part of a
+stream can be computed by itself, in any order and on any number of threads, with the same result.
+Everything but the bits is composed of array functions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from chainrule import array as xp
 from chainrule import dtypes
 from chainrule.array._core import as_shape
 from chainrule.errors import ArgumentError, DTypeError
-from chainrule.graph import make
+from chainrule.graph import Value, make
 from chainrule.primitives import bits as p
 from chainrule.primitives.kernels.philox import fold
 
@@ -149,12 +150,29 @@ def _unit(shape: Any, dtype: Any, generator: Generator | None) -> Any:
     return (high * 2.0**26 + low) * 2.0**-53
 
 
+def _wide(shape: Any, generator: Generator | None) -> Any:
+    """Uniform 64-bit words (uint64), each of two 32-bit ones."""
+    words = (generator or default_generator).bits((*shape, 2))
+    return (xp.astype(words[..., 0], dtypes.uint64) << 32) | xp.astype(words[..., 1], dtypes.uint64)
+
+
+def _values(x: Any) -> Any:
+    """What NumPy can compare, of a tensor, an array or a number."""
+    return x._array if isinstance(x, Value) else x
+
+
 def uniform(
     shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = None,
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Uniform on [low, high)."""
-    return _unit(shape, _float_dtype(dtype), generator) * (high - low) + low
+    """Uniform on [low, high). The bounds are numbers, or tensors that broadcast with `shape`."""
+    u = _unit(shape, _float_dtype(dtype), generator)
+    if isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0, 1):
+        return u
+    if np.any(_values(high) < _values(low)):
+        raise ArgumentError(f"uniform needs low <= high, got {low} and {high}.")
+    z = u * (high - low) + low
+    return xp.where(z < high, z, low)  # rounding can reach `high`, which is outside
 
 
 def normal(
@@ -162,6 +180,8 @@ def normal(
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v) and sin, in pairs."""
+    if np.any(_values(std) < 0):
+        raise ArgumentError(f"normal needs std >= 0, got {std}.")
     chosen, shape = _float_dtype(dtype), as_shape(shape)
     n = math.prod(shape)
     half = (n + 1) // 2
@@ -177,6 +197,8 @@ def bernoulli(
 ) -> Tensor:
     """1 with probability p, else 0; of dtype float32 by default. `shape` defaults to that of p."""
     probability = xp.asarray(p)
+    if not np.all((probability._array >= 0) & (probability._array <= 1)):
+        raise ArgumentError(f"a probability is in [0, 1], got {p}.")
     wanted = probability.shape if shape is None else as_shape(shape)
     hit = _unit(wanted, dtypes.float32, generator) < probability
     return xp.astype(hit, dtypes.float32 if dtype is None else dtype)
@@ -190,15 +212,21 @@ def integers(
 
     From 64 random bits modulo the range: for ranges up to 2^40 the bias is below 2^-24.
     """
-    if high is None:
-        low, high = 0, low
-    if high <= low:
-        raise ArgumentError(f"integers needs low < high, got {low} and {high}.")
-    shape = as_shape(shape)
-    words = xp.astype((generator or default_generator).bits((*shape, 2)), dtypes.uint64)
-    wide = (words[..., 0] << 32) | words[..., 1]
-    drawn = xp.astype(wide % int(high - low), dtypes.int64) + int(low)
-    return drawn if dtype is None else xp.astype(drawn, dtype)
+    first, end = (0, low) if high is None else (low, high)
+    try:
+        first, end = operator.index(first), operator.index(end)
+    except TypeError:
+        raise DTypeError(f"integers needs whole bounds, got {low} and {high}.") from None
+    chosen = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
+    if chosen.kind not in "iu":
+        raise DTypeError(f"integers needs an integer dtype, got {chosen.name}.")
+    if end <= first:
+        raise ArgumentError(f"integers needs low < high, got {first} and {end}.")
+    limits = np.iinfo(chosen)
+    if first < limits.min or end - 1 > limits.max or end > np.iinfo(np.int64).max:
+        raise ArgumentError(f"integers in [{first}, {end}) do not fit into {chosen.name}.")
+    drawn = _wide(as_shape(shape), generator) % (end - first)
+    return xp.astype(xp.astype(drawn, dtypes.int64) + first, chosen, copy=False)
 
 
 def exponential(
@@ -210,46 +238,50 @@ def exponential(
 
 def permutation(n: int, *, generator: Generator | None = None) -> Tensor:
     """A random order of 0, ..., n - 1: the order of n random 64-bit words."""
-    words = (generator or default_generator).bits((n, 2))._array.astype(np.uint64)
-    return make(np.argsort((words[:, 0] << np.uint64(32)) | words[:, 1], kind="stable"))
+    if n < 0:
+        raise ArgumentError(f"permutation of {n} numbers; n must be at least 0.")
+    return xp.argsort(_wide((n,), generator))
 
 
 def choice(
     n: int, shape: Any = (), *, replace: bool = True, p: Any = None,
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
-    """Random indices below n, uniform or with probabilities p; without `replace` no two are equal."""
+    """Random indices below n, uniform or with probabilities p; without `replace` no two are equal.
+
+    `p` holds n weights >= 0, whose sum need not be 1.
+    """
     shape = as_shape(shape)
     count = math.prod(shape)
-    if not replace and count > n:
-        raise ArgumentError(f"cannot choose {count} of {n} without replacement.")
     if p is None and replace:
         return integers(n, shape=shape, generator=generator)
+    weights = xp.ones((n,)) if p is None else xp.astype(xp.asarray(p).detach(), dtypes.float64)
+    if weights.shape != (n,) or not (xp.all(weights >= 0) and 0 < xp.sum(weights) < math.inf):
+        raise ArgumentError(f"p must be {n} weights >= 0 with a positive sum, got {p}.")
+    possible = int(xp.count_nonzero(weights))
+    if not replace and count > possible:
+        raise ArgumentError(f"cannot choose {count} of {possible} without replacement.")
     if p is None:
         return xp.reshape(permutation(n, generator=generator)[:count], shape)
-    weights = np.asarray(xp.asarray(p).detach()._array, dtype=np.float64)
-    if weights.shape != (n,) or (weights < 0).any() or not weights.sum() > 0:
-        raise ArgumentError(f"p must be {n} weights >= 0 with a positive sum.")
     if not replace:
-        if count > np.count_nonzero(weights):
-            raise ArgumentError(f"cannot choose {count} of {np.count_nonzero(weights)} possible.")
-        # Efraimidis and Spirakis (2006): the largest u^(1/w) are a weighted sample.
-        u = 1.0 - _unit((n,), dtypes.float64, generator)._array
-        with np.errstate(divide="ignore"):
-            keys = np.where(weights > 0, np.log(u) / weights, -np.inf)
-        return make(np.argsort(-keys, kind="stable")[:count].reshape(shape))
-    u = _unit((count,), dtypes.float64, generator)._array
-    edges = np.cumsum(weights) / weights.sum()
-    drawn = np.minimum(np.searchsorted(edges, u, side="right"), n - 1)
-    return make(drawn.astype(np.int64).reshape(shape))
+        # Efraimidis and Spirakis (2006): the smallest of Exponential(w) are a weighted sample.
+        waiting = exponential((n,), dtype=dtypes.float64, generator=generator) / weights
+        waiting = xp.where(weights > 0, waiting, math.inf)
+        return xp.reshape(xp.argsort(waiting)[:count], shape)
+    edges = xp.cumulative_sum(weights)
+    u = _unit(shape, dtypes.float64, generator)
+    # The last edge is 1 and u is below it, so that no weight of 0 is ever hit.
+    return xp.searchsorted(edges / edges[-1], u, side="right")
 
 
 def categorical(
     logits: Any, shape: Any = None, *, axis: int = -1, generator: Generator | None = None
 ) -> Tensor:
-    """Indices drawn with probabilities softmax(logits) along `axis`, by the Gumbel-max trick."""
+    """Indices drawn with probabilities softmax(logits) along `axis`, by the Gumbel-max trick.
+
+    `shape` defaults to that of the logits without `axis`, and must end with it.
+    """
     scores = xp.moveaxis(xp.asarray(logits).detach(), axis, -1)
     wanted = scores.shape[:-1] if shape is None else as_shape(shape)
-    u = _unit((*wanted, scores.shape[-1]), dtypes.float64, generator)
-    gumbel = -xp.log(-xp.log(u + 2.0**-54))
-    return xp.argmax(scores + gumbel, axis=-1)
+    waiting = exponential((*wanted, scores.shape[-1]), dtype=dtypes.float64, generator=generator)
+    return xp.argmax(scores - xp.log(xp.maximum(waiting, 2.0**-54)), axis=-1)

@@ -31,10 +31,12 @@ def _bad(x: Any) -> bool:
 
 
 def _check(primitive: Any, inputs: Any, outputs: Any, params: Any) -> None:
+    node = outputs[0]._node
+    if node is not None:
+        node.line = users_line()  # the engine names it when the derivative fails
     # An operation that was given a NaN is not to blame; the first that makes one is.
     if any(_bad(z) for z in outputs) and not any(_bad(x) for x in inputs):
-        values = np.concatenate([z._array.reshape(-1) for z in outputs if _bad(z)])
-        kind = "NaN" if np.isnan(values).any() else "infinity"
+        kind = "NaN" if any(np.isnan(z._array).any() for z in outputs) else "infinity"
         described = "; ".join(
             f"{name} {_range(x)}" for name, x in zip(_names(primitive, inputs), inputs, strict=True)
         )
@@ -56,8 +58,9 @@ def _names(primitive: Any, inputs: Any) -> list[str]:
 def detect_anomaly() -> Iterator[None]:
     """Inside, the first operation whose result holds a NaN or an infinity raises `NonFiniteError`.
 
-    The message names the operation, the ranges of its inputs, the layer and the user's line. It
-    costs a look at every number computed: use it to search, not to train.
+    That goes for the operations of `backward` too. The message names the operation, the ranges of
+    its inputs, the layer, the user's line, and for a derivative the line that the operation was
+    applied at. It costs a look at every number computed: use it to search, not to train.
     """
     with observe(_check):
         yield
