@@ -134,8 +134,8 @@ def no_proxy(monkeypatch):
     monkeypatch.setattr(notices, "_said", set())
 
 
-def fetch(server, folder, *, paths=("/file",), size=len(CONTENT), sha256=SHA256, **options):
-    remote = Remote("file.gz", size, sha256, tuple(server.url(path) for path in paths))
+def fetch(server, folder, *, paths=("/file",), **options):
+    remote = Remote("file.gz", len(CONTENT), SHA256, tuple(server.url(path) for path in paths))
     options = {"attempts": 3, "pause": 0.0, "_http_on_loopback": True} | options
     return download(remote, folder, **options)
 
@@ -280,7 +280,7 @@ def test_connections_that_break(server, tmp_path):
 
 def test_offline_names_the_embedded_data_set(tmp_path):
     remote = Remote("file.gz", 9, "0" * 64, ("http://127.0.0.1:9/file",))
-    with pytest.raises(DownloadError, match="'digits'.*CHAINRULE_DATA") as caught:
+    with pytest.raises(DownloadError, match=r"'digits'.*CHAINRULE_DATA") as caught:
         download(remote, tmp_path, pause=0.0, _http_on_loopback=True)
     assert "no connection (is there a network?)" in str(caught.value)
     assert isinstance(caught.value, OSError)
@@ -302,7 +302,7 @@ def test_redirects(server, tmp_path):
     assert [path for path, _ in server.requests] == ["/file", "/elsewhere"]
     # Away from HTTPS: refused before the request is made.
     server.plan = [("redirect", "http://example.com/file")]
-    with pytest.raises(DownloadError, match="example.com/file is not an HTTPS address"):
+    with pytest.raises(DownloadError, match=r"example\.com/file is not an HTTPS address"):
         fetch(server, tmp_path / "other")
     server.plan = [("redirect", "/file")]
     with pytest.raises(DownloadError):
@@ -409,7 +409,7 @@ def test_extract_names_what_is_wrong(tmp_path):
     for content in (b"no archive", b"", path.read_bytes()[:40]):
         damaged = tmp_path / "damaged.tar.gz"
         damaged.write_bytes(content)
-        with pytest.raises(DataError, match="is damaged|lacks"):
+        with pytest.raises(DataError, match=r"is damaged|lacks"):
             extract(damaged, {"one.bin": 5000}, tmp_path / "out")
     with pytest.raises(FileError):
         extract(tmp_path / "none.tar", {"one.bin": 1}, tmp_path / "out")

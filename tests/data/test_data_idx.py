@@ -80,7 +80,7 @@ def test_images_and_labels_must_go_together(tmp_path):
     x, y = read_idx_pair(images, labels)
     assert x.shape == (2, 3, 4) and y.tolist() == [1, 2]
     labels.write_bytes(idx_bytes(np.array([1, 2, 3])))
-    with pytest.raises(DataError, match="'.*labels' holds .* the 2 images of '.*images'"):
+    with pytest.raises(DataError, match=r"'.*labels' holds .* the 2 images of '.*images'"):
         read_idx_pair(images, labels)
     with pytest.raises(DataError, match="images are uint8"):
         read_idx_pair(labels, labels)

@@ -275,6 +275,14 @@ def test_an_abandoned_epoch_is_followed_by_the_next():
     assert loader.state_dict()["epoch"] == 1
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_samples_of_the_last_batch_are_known(workers):
+    loader = data.DataLoader(make(), 3, shuffle=True, num_workers=workers)
+    assert loader.last_indices is None
+    for _, y in loader:
+        assert loader.last_indices == y.tolist()
+
+
 def test_two_iterators_do_not_disturb_each_other():
     loader = data.DataLoader(make(), 3, shuffle=True, num_workers=2)
     reference = data.DataLoader(make(), 3, shuffle=True)

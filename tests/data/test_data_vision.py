@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: where they are looked for, and the real files where they are."""
+"""MNIST, Fashion-MNIST and CIFAR-10: where they are looked for, and the real files."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_local_folder_is_looked_at_first(local, folder, names):
 
 
 def test_what_is_not_there_is_fetched(local):
-    with pytest.raises(DownloadError, match="train-images-idx3-ubyte.gz"):
+    with pytest.raises(DownloadError, match=r"train-images-idx3-ubyte.gz"):
         data.mnist()
-    with pytest.raises(DownloadError, match="t10k-images-idx3-ubyte.gz"):
+    with pytest.raises(DownloadError, match=r"t10k-images-idx3-ubyte.gz"):
         data.fashion_mnist(train=False)
-    with pytest.raises(DownloadError, match="cifar-10-binary.tar.gz"):
+    with pytest.raises(DownloadError, match=r"cifar-10-binary.tar.gz"):
         data.cifar10()
 
 
@@ -92,7 +92,7 @@ def test_damaged_local_file_is_named(local):
     small_mnist(local / "mnist")
     path = local / "mnist" / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte.gz.* is damaged"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte.gz.* is damaged"):
         data.mnist()
     write_idx(path, np.array([3, 0, 10, 1], np.uint8))
     with pytest.raises(DataError, match="label 10 of sample 2 in mnist"):

@@ -15,7 +15,7 @@ import tarfile
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -91,21 +91,30 @@ def download(
             try:
                 known = f"sha256:{remote.sha256}"
                 path = pooch.retrieve(url, known, remote.name, folder, downloader=fetcher)  # type: ignore
+                fetcher.drop_part()
                 return Path(path)
             except _Refused as error:
                 reasons.append(f"{_host(url)}: {error}")
             except ValueError:
+                fetcher.drop_part()
                 reasons.append(f"{_host(url)}: the file had a wrong SHA-256 and was deleted")
             except OSError as error:
                 raise file_error("write", folder / remote.name, error) from error
-    part = folder / f"{remote.name}.part"
-    kept = part.stat().st_size if part.exists() else 0
+    kept = length(folder / f"{remote.name}.part")
     raise DownloadError(
         f"could not fetch {remote.name} ({megabytes(remote.size)}): {'; '.join(reasons)}. "
         + (f"{megabytes(kept)} are kept, and the next try goes on from there. " if kept else "")
         + "Without a network, use the data set 'digits', which comes with scikit-learn, or put "
         "the file into a folder and name that folder in the environment variable CHAINRULE_DATA."
     )
+
+
+def length(path: Path) -> int:
+    """A file's length in bytes, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _host(url: str) -> str:
@@ -155,10 +164,18 @@ class _Fetcher:
         self._hand_over(output_file)
 
     def _length(self) -> int:
-        return self.part.stat().st_size if self.part.exists() else 0
+        return length(self.part)
 
     def _complete(self) -> bool:
-        return self._length() == self.remote.size
+        return self._length() == self.remote.size or self._elsewhere()
+
+    def _elsewhere(self) -> bool:
+        """Whether another process has fetched the same file in the meantime."""
+        import pooch
+
+        if self.part.exists() or not self.target.exists():
+            return False
+        return pooch.file_hash(str(self.target), alg="sha256") == self.remote.sha256
 
     def _reason(self, error: OSError) -> str:
         """Why a try failed, in a few words; raises if another try is pointless."""
@@ -182,8 +199,10 @@ class _Fetcher:
         with ExitStack() as stack:
             # Not in append mode: two processes that fetch the same file write the same bytes to the
             # same places, and neither harms the other.
-            mode = "r+b" if self.part.exists() else "w+b"
-            file = stack.enter_context(open(self.part, mode))
+            descriptor = os.open(
+                self.part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
+            )
+            file = stack.enter_context(open(descriptor, "r+b"))
             if file.seek(0, os.SEEK_END) > self.remote.size:
                 file.truncate(file.seek(0))
             sink = _Sink(file, self.remote.size, stack.enter_context(_progress(self.remote)))
@@ -234,11 +253,18 @@ class _Fetcher:
         response.raw.headers.pop("Content-Encoding", None)
 
     def _hand_over(self, output_file: Any) -> None:
+        """Copy the part file for pooch to check and to rename; `download` removes it afterwards.
+
+        So at any time either the part file or the file itself is there for another process.
+        """
         try:
-            os.replace(self.part, output_file)
+            shutil.copyfile(self.part, output_file)
         except FileNotFoundError:
-            # Another process has fetched the same file in the meantime.
             shutil.copyfile(self.target, output_file)
+
+    def drop_part(self) -> None:
+        with suppress(OSError):  # Windows removes no file that another process has open
+            self.part.unlink(missing_ok=True)
 
 
 class _Sink:

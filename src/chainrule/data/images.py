@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from chainrule.data.dataset import Dataset, ImageDataset, resolve_indices
 from chainrule.data.notices import notice
 from chainrule.data.transforms.base import check_pair
-from chainrule.errors import ArgumentError, DataError, require
+from chainrule.errors import ArgumentError, ChainruleError, DataError, require
 from chainrule.files import file_error
 
 SUFFIXES = frozenset(
@@ -63,40 +64,26 @@ def read_image(
     return pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy()
 
 
-class _opened:
-    """Pillow's image of a file, read in full; every way in which that can fail names the file."""
-
-    def __init__(self, path: str | os.PathLike[str], header_only: bool = False):
-        self.path, self.header_only, self.image = path, header_only, None
-
-    def __enter__(self) -> Any:
-        module = _pillow("Image")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", module.DecompressionBombWarning)
-                self.image = module.open(self.path)
-                if not self.header_only:
-                    self.image.load()
-        except module.UnidentifiedImageError as error:
-            raise DataError(
-                f"{os.fspath(self.path)!r} is not an image that can be read, or is damaged."
-            ) from error
-        except (module.DecompressionBombWarning, module.DecompressionBombError) as error:
-            raise DataError(f"{os.fspath(self.path)!r} is too large an image: {error}") from error
-        except OSError as error:
-            if error.errno is not None:
-                raise file_error("read", self.path, error) from error
-            self._damaged(error)
-        except (ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
-            self._damaged(error)
-        return self.image
-
-    def _damaged(self, error: Exception) -> None:
-        raise DataError(f"the image {os.fspath(self.path)!r} is damaged: {error}.") from error
-
-    def __exit__(self, *_: object) -> None:
-        if self.image is not None:
-            self.image.close()
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Pillow's image of a file; whatever fails while it is used names the file."""
+    module = _pillow("Image")
+    name = os.fspath(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", module.DecompressionBombWarning)
+            with module.open(path) as image:
+                yield image
+    except ChainruleError:
+        raise
+    except module.UnidentifiedImageError as error:
+        raise DataError(f"{name!r} is not an image that can be read, or is damaged.") from error
+    except (module.DecompressionBombWarning, module.DecompressionBombError) as error:
+        raise DataError(f"{name!r} is too large an image: {error}") from error
+    except Exception as error:  # each decoder of Pillow has its own ways to fail
+        if isinstance(error, OSError) and error.errno is not None:
+            raise file_error("read", path, error) from error
+        raise DataError(f"the image {name!r} is damaged: {error}.") from error
 
 
 class ImageFolder(Dataset):
@@ -225,7 +212,7 @@ def _common_size(paths: Sequence[Path]) -> tuple[int, int]:
     """(height, width) of all images, from their headers."""
     first: tuple[int, int] | None = None
     for path in paths:
-        with _opened(path, header_only=True) as image:
+        with _opened(path) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:  # the camera lay on its side
                 width, height = height, width

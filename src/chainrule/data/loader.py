@@ -83,7 +83,7 @@ class _Fetcher:
 
 @dataclass
 class _Cursor:
-    """Where an iterator stands: its epoch, how many batches it has given, and the last one's samples."""
+    """Where an iterator stands: its epoch, how many batches it gave, and the last one's samples."""
 
     epoch: int
     delivered: int = 0

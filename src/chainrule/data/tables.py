@@ -37,7 +37,7 @@ MISSING = frozenset(
 )
 """What counts as no value: pandas' list, and the question mark of the UCI repository."""
 POLICIES = ("error", "drop", "mean", "median", "most_frequent")
-FEW_CLASSES = 20  # whole numbers with at most so many values are classes
+FEW_CLASSES = 20  # whole numbers with at most so many values may be classes
 IDENTIFIER = 20  # text with more values than this, and than half the rows, names single rows
 
 
@@ -153,8 +153,8 @@ def csv(
     """Read any CSV file as a table to learn from.
 
     A column is numeric if all its values are decimal numbers, and categorical otherwise. The task
-    is a classification if the target is text, or whole numbers with at most 20 different values;
-    otherwise it is a regression.
+    is a classification if the target is text, or whole numbers with at most 20 different values,
+    each of them in two rows or more on average; otherwise it is a regression.
 
     Arguments:
         path: the file. Quoted fields, CRLF, a byte order mark and empty lines are fine.
@@ -342,7 +342,8 @@ def _labels(
     if goal.kind == "numeric" and task != "classification":
         whole = bool((goal.values == np.rint(goal.values)).all())
         distinct = len(np.unique(goal.values))
-        if task == "regression" or not whole or distinct > FEW_CLASSES:
+        few = distinct <= min(FEW_CLASSES, len(rows) / 2)
+        if task == "regression" or not (whole and few):
             if distinct == 1:
                 raise DataError(
                     f"{where}: all values are {goal.values[0]:g}; nothing is to be learned."
@@ -359,15 +360,19 @@ def _labels(
     number = {value: code for code, value in enumerate(distinct_values)}
     if len(number) == 1:
         raise DataError(
-            f"{where}: all rows have the class {values[0]!r}; nothing is to be learned."
+            f"{where}: all rows have one class, {_class_name(values[0])}; nothing is to be learned."
         )
     if goal.kind == "categorical" and len(number) > max(IDENTIFIER, len(values) / 2):
         raise DataError(
             f"{where}: {len(number):,} different texts in {len(values):,} rows are no classes to "
             "learn. Choose another target column."
         )
-    classes = [f"{v:g}" if isinstance(v, float) else str(v) for v in distinct_values]
+    classes = [_class_name(value) for value in distinct_values]
     return "classification", classes, np.array([number[v] for v in values], np.int64)
+
+
+def _class_name(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _class_order(value: Any) -> tuple[int, float, str]:
