@@ -37,8 +37,6 @@ def _is_iterable(values: Any) -> bool:
 class _ModulesInOrder(Module):
     """What `Sequential` and `ModuleList` share: modules named 0, 1, 2, ..."""
 
-    __module__ = "chainrule.nn"
-
     def __len__(self) -> int:
         return len(self._modules)
 
@@ -109,8 +107,6 @@ class Sequential(_ModulesInOrder):
     Indexing with a number gives the module, with a slice a `Sequential` of the same modules.
     """
 
-    __module__ = "chainrule.nn"
-
     def __init__(self, *args: Any):
         super().__init__()
         named: Iterable[tuple[str, Any]] = ((str(i), module) for i, module in enumerate(args))
@@ -172,8 +168,6 @@ class ModuleList(_ModulesInOrder):
         modules: an iterable of modules.
     """
 
-    __module__ = "chainrule.nn"
-
     def __init__(self, modules: Iterable[Module] | None = None):
         super().__init__()
         if modules is not None:
@@ -221,8 +215,6 @@ class ModuleDict(Module):
     Arguments:
         modules: a mapping, or an iterable of (name, module) pairs.
     """
-
-    __module__ = "chainrule.nn"
 
     def __init__(self, modules: Any = None):
         super().__init__()
@@ -312,8 +304,6 @@ class ParameterList(Module):
         values: an iterable of parameters or tensors.
     """
 
-    __module__ = "chainrule.nn"
-
     def __init__(self, values: Iterable[Any] | None = None):
         super().__init__()
         self._size = 0
@@ -377,8 +367,6 @@ class ParameterDict(Module):
     Arguments:
         parameters: a mapping, or an iterable of (name, parameter) pairs.
     """
-
-    __module__ = "chainrule.nn"
 
     def __init__(self, parameters: Any = None):
         super().__init__()
@@ -472,8 +460,6 @@ class Residual(Module):
     Raises:
         ShapeError: if the two sides have different shapes: they are added, not broadcast.
     """
-
-    __module__ = "chainrule.nn"
 
     def __init__(self, module: Module, shortcut: Module | None = None):
         super().__init__()

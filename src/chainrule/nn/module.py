@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from chainrule import dtypes
-from chainrule.array._core import check_device
 from chainrule.errors import ArgumentError, ArgumentTypeError, ChainruleError, ModuleError
 from chainrule.graph import Value
 from chainrule.nn import state
@@ -41,15 +40,13 @@ class Module:
             return self.output(self.hidden(x).sigmoid())
     ```
 
-    Assigning an `nn.Parameter`, an `nn.Buffer` or another `Module` to an attribute registers it: it is
-    found by `parameters()`, `state_dict()`, `train()` and everything else that walks the tree. Names
-    in these are paths, such as `hidden.weight`.
+    Assigning an `nn.Parameter`, an `nn.Buffer` or another `Module` to an attribute registers it: it
+    is found by `parameters()`, `state_dict()`, `train()` and everything else that walks the tree.
+    Names in these are paths, such as `hidden.weight`.
 
     Attributes:
         training: whether the module is in training mode; see `train` and `eval`.
     """
-
-    __module__ = "chainrule.nn"
 
     training: bool
     _parameters: dict[str, Parameter | None]
@@ -373,27 +370,9 @@ class Module:
 
         The parameters stay the same objects, so an optimiser that holds them goes on.
         """
-        for argument in args:
-            if isinstance(argument, Value):
-                dtype = argument.dtype
-            elif isinstance(argument, str) and argument not in dtypes._BY_NAME:
-                device = argument
-            elif argument is not None and not isinstance(argument, bool):
-                dtype = argument
-        check_device(device)
-        if dtype is None:
-            return self
-        target = dtypes.as_dtype(dtype)
-        if not dtypes.is_float(target):
-            raise ArgumentTypeError(
-                f"a module computes in floats and cannot be cast to {target.name}; use "
-                "cr.float32 or cr.float64."
-            )
-        for tensor in (*self.parameters(), *self.buffers()):
-            if dtypes.is_float(tensor.dtype):
-                tensor._array = tensor._array.astype(target, copy=False)
-                if tensor.grad is not None:
-                    tensor.grad = tensor.grad.astype(target, copy=False)
+        target = state.requested_dtype(args, dtype, device)
+        if target is not None:
+            state.cast(self, target)
         return self
 
     def float(self) -> Self:

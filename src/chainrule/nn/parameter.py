@@ -34,7 +34,6 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
-    __module__ = "chainrule.nn"
 
     def __init__(self, data: Any = None, requires_grad: bool = True):
         self._array, self._node, self._slot, self.grad = _value(data), None, 0, None
@@ -52,7 +51,6 @@ class Buffer(Tensor):
     """
 
     __slots__ = ("persistent",)
-    __module__ = "chainrule.nn"
 
     def __init__(self, data: Any = None, *, persistent: bool = True):
         self._array, self._node, self._slot, self.grad = _value(data), None, 0, None

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainrule import array as xp
-from chainrule.dtypes import is_float
+from chainrule.array._core import check_device
+from chainrule.dtypes import DType, as_dtype, is_float
 from chainrule.errors import ArgumentTypeError, ChainruleError, StateDictError
 from chainrule.graph import Value
 
@@ -80,6 +81,34 @@ def load(
     for key, value in values.items():
         own[key]._array = value._array
     return IncompatibleKeys(missing, unexpected)
+
+
+def requested_dtype(args: tuple[Any, ...], dtype: Any, device: Any) -> DType | None:
+    """The dtype that the arguments of `Module.to` ask for."""
+    for argument in args:
+        if isinstance(argument, Value):
+            dtype = argument.dtype
+        elif isinstance(argument, str) and not argument.startswith(("float", "int", "complex")):
+            device = argument
+        elif argument is not None and not isinstance(argument, bool):
+            dtype = argument
+    check_device(device)
+    target = None if dtype is None else as_dtype(dtype)
+    if target is not None and not is_float(target):
+        raise ArgumentTypeError(
+            f"a module computes in floats and cannot be cast to {target.name}; use cr.float32 or "
+            "cr.float64."
+        )
+    return target
+
+
+def cast(module: Module, dtype: DType) -> None:
+    """Cast floating parameters and buffers, which stay the same objects, and their gradients."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if is_float(tensor.dtype):
+            tensor._array = tensor._array.astype(dtype, copy=False)
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad.astype(dtype, copy=False)
 
 
 def _as_value(key: str, value: Any) -> Any:

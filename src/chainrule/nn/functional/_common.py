@@ -21,8 +21,10 @@ def as_input(x: Any) -> Any:
 def ints(value: Any, n: int, name: str, least: int | None = None) -> Ints:
     """An argument given once, or once for each of `n` axes, as a tuple of `n` integers."""
     try:
-        values = tuple(map(operator.index, value)) if isinstance(value, tuple | list) else None
-        values = (operator.index(value),) * n if values is None else values
+        if isinstance(value, tuple | list):
+            values = tuple(map(operator.index, value))
+        else:
+            values = (operator.index(value),) * n
     except TypeError:
         raise ArgumentTypeError(
             f"{name} is an integer or a tuple of {n} integers, got {value!r}."
@@ -60,11 +62,10 @@ def batched(name: str, x: Any, n: int) -> tuple[Any, bool]:
         return x, False
     if x.ndim == n + 1:
         return movement.reshape(x, shape=(1, *x.shape)), True
-    axes = ", ".join(("length", "height, width", "depth, height, width")[n - 1].split(", "))
+    axes = ("length", "height, width", "depth, height, width")[n - 1]
     raise ShapeError(
         f"{name} got an input of shape {x.shape}; it expects (batch, channels, {axes}), or the "
-        f"same without batch."
-        + (" Add a channel axis: x[:, None]." if x.ndim == n else "")
+        f"same without batch.{' Add a channel axis: x[:, None].' if x.ndim == n else ''}"
     )
 
 

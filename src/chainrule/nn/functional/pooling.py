@@ -152,27 +152,21 @@ def max_pool1d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    return _max_pool(
-        1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
+    return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    return _max_pool(
-        2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
+    return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool3d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    return _max_pool(
-        3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
+    return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 _MAX_POOL = """The largest element of each window, over {n} axis/axes.
@@ -197,7 +191,7 @@ _AVG_POOL = """The mean of each window, over {n} axis/axes.
         stride: the distance between neighbouring windows; kernel_size if None.
         padding: zeros around the input.
         ceil_mode: also windows that fit only in part at the end.
-        count_include_pad: divide by the number of elements and zeros of padding; else without them.
+        count_include_pad: divide by the number of elements and zeros of padding, or of elements.
         divisor_override: divide by this number instead (2-D and 3-D).
     """
 
@@ -219,7 +213,7 @@ _MAX_UNPOOL = """The way back from max pooling with indices, over {n} axis/axes;
         input: the values, of shape (batch, channels, {axes}), or the same without batch.
         indices: where they stood, flat over the spatial axes, as `max_pool{n}d` returns them.
         kernel_size, stride, padding: those of the pooling.
-        output_size: the size before pooling, where it is not (size - 1) stride - 2 padding + kernel.
+        output_size: the size before pooling; (size - 1) stride - 2 padding + kernel if None.
     """
 
 
@@ -314,8 +308,7 @@ def _unpooled_size(
     name: str, size: Ints, kernel: Ints, stride: Ints, padding: Ints, output_size: Any
 ) -> Ints:
     default = tuple(
-        (m - 1) * s - 2 * p + k
-        for m, k, s, p in zip(size, kernel, stride, padding, strict=True)
+        (m - 1) * s - 2 * p + k for m, k, s, p in zip(size, kernel, stride, padding, strict=True)
     )
     if output_size is None:
         return default
