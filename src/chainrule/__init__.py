@@ -6,7 +6,7 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
-from chainrule import autograd, random
+from chainrule import array, autograd, dtypes, random
 from chainrule.array import *  # noqa: F403
 from chainrule.autograd.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from chainrule.autograd.transforms import grad, hessian, jacobian, jvp, value_and_grad, vjp
@@ -30,12 +30,21 @@ from chainrule.random import manual_seed
 from chainrule.tensor import Tensor
 
 if TYPE_CHECKING:
-    from chainrule import data, models, nn, optim, recipes, train
-    from chainrule.nn.summary import summary
-    from chainrule.serialize import load, save
-    from chainrule.train import History, Trainer
+    from chainrule import data as data
+    from chainrule import models as models
+    from chainrule import nn as nn
+    from chainrule import optim as optim
+    from chainrule import recipes as recipes
+    from chainrule import train as train
+    from chainrule.nn.summary import summary as summary
+    from chainrule.serialize import load as load
+    from chainrule.serialize import save as save
+    from chainrule.train import History as History
+    from chainrule.train import Trainer as Trainer
 
 __version__ = "0.1.0"
+
+tensor = array.tensor  # and not the module of that name, which its import has put here
 
 e, pi, inf, nan, newaxis = math.e, math.pi, math.inf, math.nan, None
 
@@ -50,6 +59,15 @@ _LAZY = {
 }
 
 
+__all__ = [
+    "Tensor", "autograd", "bool", "compile", "complex64", "complex128", "dtypes", "e",
+    "enable_grad", "float32", "float64", "grad", "hessian", "inf", "int8", "int16", "int32",
+    "int64", "is_grad_enabled", "jacobian", "jvp", "manual_seed", "nan", "newaxis", "no_grad", "pi",
+    "random", "set_grad_enabled", "uint8", "uint16", "uint32", "uint64", "value_and_grad", "vjp",
+]  # fmt: skip
+__all__ += array.__all__
+
+
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"chainrule.{name}")
@@ -57,7 +75,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_LAZY[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'chainrule' has no attribute {name!r}")
+    hint = f": {dtypes.absent(name)}" if name in dtypes.ELSEWHERE else ""
+    raise AttributeError(f"module 'chainrule' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -85,6 +85,10 @@ class GraphFreedError(GradError):
     """A graph used a second time after its saved values were let go."""
 
 
+class ExchangeError(ChainruleError, BufferError):
+    """An array that cannot be shared with another library in the way that was asked for."""
+
+
 class NonFiniteError(ChainruleError, ArithmeticError):
     """A NaN or an infinity, traced to the operation that made it."""
 

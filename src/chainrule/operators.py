@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chainrule import array as xp
 from chainrule.array import indexing
 from chainrule.array._core import is_operand
-from chainrule.errors import ShapeError, DTypeError
+from chainrule.errors import DTypeError, ShapeError
 from chainrule.graph import Value
 
 if TYPE_CHECKING:
@@ -163,14 +163,10 @@ class Operators(Value):
     def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
         return xp.mean(self, axis=axis, keepdims=keepdims)
 
-    def var(
-        self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False
-    ) -> Tensor:
+    def var(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
         return xp.var(self, axis=axis, correction=correction, keepdims=keepdims)
 
-    def std(
-        self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False
-    ) -> Tensor:
+    def std(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
         return xp.std(self, axis=axis, correction=correction, keepdims=keepdims)
 
     def max(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:

@@ -17,12 +17,18 @@ def _notes(tensor: Any) -> str:
     return ", ".join(notes)
 
 
+LONG, WIDTH = 200, 88  # more elements than this are shortened; the characters of a line
+
+
 def as_text(tensor: Any) -> str:
     """`Tensor([[0.5, 0.25]], dtype=float32)`, long tensors shortened with their shape."""
     name = type(tensor).__name__
-    body = np.array2string(tensor._array, separator=", ", prefix=f"{name}(", threshold=200)
-    shape = f"shape={tensor.shape}, " if tensor.size > 200 or tensor.size == 0 else ""
-    return f"{name}({body}, {shape}{_notes(tensor)})"
+    shape = f"shape={tensor.shape}, " if tensor.size > LONG or tensor.size == 0 else ""
+    tail = f", {shape}{_notes(tensor)})"
+    body = np.array2string(
+        tensor._array, separator=", ", prefix=f"{name}(", threshold=LONG, max_line_width=WIDTH
+    )
+    return f"{name}({body}{tail}"
 
 
 ROWS, COLUMNS = 12, 12
@@ -60,7 +66,9 @@ def _table(matrix: np.ndarray[Any, Any]) -> str:
 def as_html(tensor: Any) -> str:
     """A shaded table of the (first) matrix, under a line with shape, dtype and origin."""
     array = tensor._array
-    head = f"<b>{type(tensor).__name__}</b> {html.escape(str(tensor.shape))} {_notes(tensor)}"
+    words = (type(tensor).__name__, str(tensor.shape), _notes(tensor))
+    name, shape, notes = map(html.escape, words)
+    head = f"<b>{name}</b> {shape} {notes}"
     if array.ndim == 0:
         return f"<div>{head}: <code>{html.escape(str(array))}</code></div>"
     if array.size == 0:

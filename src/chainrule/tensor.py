@@ -18,12 +18,18 @@ from chainrule.dtypes import is_float
 from chainrule.errors import (
     ArgumentError,
     DTypeError,
+    ExchangeError,
     GradError,
     IndexingError,
     ShapeError,
 )
 from chainrule.graph import Leaf, Node, make, register_tensor_class, state
 from chainrule.operators import Operators
+
+
+def _repeats_itself(array: np.ndarray[Any, Any]) -> bool:
+    """Whether several elements, or several constants, share one place in memory."""
+    return not array.flags.writeable and (0 in array.strides or isinstance(array.base, bytes))
 
 
 @register_tensor_class
@@ -34,8 +40,8 @@ class Tensor(Operators):
     (which copies) or any creation function.
 
     A tensor has value semantics. Assigning to it (`x[0] = 1`, `x += 1`, `x.copy_(y)`) gives this
-    tensor another value; no other tensor changes, `x[0]` and `x.detach()` are values and not windows
-    onto x, and what a graph has saved stays as it was.
+    tensor another value; no other tensor changes, `x[0]` and `x.detach()` are values and not
+    windows onto x, and what a graph has saved stays as it was.
 
     Attributes:
         grad: dL/d(this), a tensor or None, added to by `backward`.
@@ -68,7 +74,7 @@ class Tensor(Operators):
         return self
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
-        """This tensor as another dtype, like `x.to("float64")`, or on a device, like `x.to("cpu")`."""
+        """This tensor as another dtype, `x.to("float64")`, or on a device, `x.to("cpu")`."""
         for argument in args:
             if isinstance(argument, str) and not argument.startswith(
                 ("bool", "int", "uint", "float", "complex", "bfloat", "half")
@@ -178,7 +184,7 @@ class Tensor(Operators):
     # --- assignment: this tensor gets another value -----------------------------------------------
 
     def _rebind(self, result: Tensor) -> Tensor:
-        """Become `result`. Where nothing is recorded only the value changes, and the graph stays."""
+        """Become `result`. Where nothing is recorded only the value changes; the graph stays."""
         if state.grad_enabled:
             if isinstance(self._node, Leaf):
                 raise GradError(
@@ -200,7 +206,9 @@ class Tensor(Operators):
     def copy_(self, other: Any) -> Tensor:
         """Take the value of `other`, broadcast to this shape and cast to this dtype."""
         other = xp.astype(xp.asarray(other), self.dtype, copy=False)
-        return self._rebind(xp.broadcast_to(other, self.shape) if other.shape != self.shape else other)
+        return self._rebind(
+            xp.broadcast_to(other, self.shape) if other.shape != self.shape else other
+        )
 
     def fill_(self, value: float) -> Tensor:
         """Set every element to `value`."""
@@ -234,16 +242,44 @@ class Tensor(Operators):
             return view.astype(dtype)
         return view.copy() if copy else view
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """The DLPack capsule: zero copy with NumPy, PyTorch and JAX."""
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The DLPack capsule: the memory itself, without a copy, for NumPy, PyTorch and JAX.
+
+        Arguments:
+            stream: None; the cpu has none.
+            max_version: the newest version that the consumer understands. From (1, 0) on the memory
+                is marked as read-only: a tensor is a value, and graphs hold on to it.
+            dl_device: where the consumer wants it, (1, 0) for the cpu.
+            copy: True for memory of its own; False raises where a copy is needed.
+        """
         array = self._exported("__dlpack__()")
-        if not array.flags.writeable and not array.flags.owndata:
-            # Broadcast constants and read-only inputs: consumers could write to what is shared.
+        if stream is not None:
+            raise ArgumentError("the cpu has no streams; leave stream=None.")
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise ExchangeError(f"DLPack device {dl_device} is not here; there is the cpu, (1, 0).")
+        versioned = max_version is not None and max_version[0] >= 1
+        if copy or _repeats_itself(array) or not (array.flags.writeable or versioned):
+            if copy is False:
+                raise ExchangeError(
+                    "this tensor needs a copy to be shared: it is a constant stored once, or "
+                    "read-only memory for a consumer whose DLPack cannot say so; pass copy=None."
+                )
             array = array.copy()
-        return array.__dlpack__(**options)
+        elif versioned:
+            array = array.view()
+            array.flags.writeable = False
+        return array.__dlpack__(max_version=max_version)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # kDLCPU
+        """(1, 0): the cpu."""
+        return (1, 0)
 
     def item(self) -> Any:
         """The one element as a Python number."""
@@ -261,7 +297,9 @@ class Tensor(Operators):
                 f"{kind}() needs a tensor of one element, but this one has shape {self.shape}."
                 + (" Use .any() or .all()." if kind == "bool" else "")
             )
-        return self._array.reshape(()).item()
+        if kind in ("int", "float") and self.dtype.kind == "c":
+            raise DTypeError(f"{kind}() of a complex number; use complex(x), abs(x) or cr.real(x).")
+        return self._array.item()
 
     def __bool__(self) -> bool:
         return bool(self._scalar("bool"))

@@ -241,11 +241,13 @@ def _bound(x: Any, bound: Any) -> Any:
             f"clip keeps the dtype of x, {x.dtype.name}, and cannot take a bound of {dtype.name};"
             " cast x or the bound."
         )
-    whole = x.dtype.kind in "ui" and dtype.kind in "ui" and dtype != x.dtype
-    low, high = (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max) if whole else (None, None)
-    if y is None:
-        return filled(sorted((low, bound, high))[1] if whole else bound, (), x.dtype)
-    return to_dtype(clip(y, low, high) if whole else y, x.dtype)
+    if x.dtype.kind in "ui" and dtype.kind in "ui" and dtype != x.dtype:
+        low, high = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
+        if isinstance(bound, int):
+            bound = low if bound < low else high if bound > high else bound
+        else:
+            y = clip(y, low, high)
+    return filled(bound, (), x.dtype) if y is None else to_dtype(y, x.dtype)
 
 
 def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:

@@ -61,11 +61,10 @@ class _Plan(NamedTuple):
 
 def _entry(entry: Any) -> Any:
     """An entry of a key that is no plain integer, slice, None or `...`, in one of our forms."""
-    if not isinstance(entry, bool | np.bool_) and (
-        isinstance(entry, int | np.integer)
-        or (isinstance(entry, Value | np.ndarray) and entry.ndim == 0 and entry.dtype.kind in "ui")
-    ):
+    if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
         return int(entry)
+    if isinstance(entry, Value | np.ndarray) and not entry.ndim and entry.dtype.kind in "ui":
+        return int(np.asarray(entry))
     if isinstance(entry, list | tuple) and not len(entry):
         return make(np.zeros(0, dtype=np.int64))
     try:
