@@ -12,15 +12,8 @@ them.
 
 from chainrule.data import transforms
 from chainrule.data.collate import PadCollate, default_collate, default_convert
-from chainrule.data.dataset import (
-    ConcatDataset,
-    Dataset,
-    ImageDataset,
-    Subset,
-    TensorDataset,
-    TransformedDataset,
-    check_labels,
-)
+from chainrule.data.dataset import Dataset, ImageDataset, TensorDataset, check_labels
+from chainrule.data.derived import ConcatDataset, Subset, TransformedDataset
 from chainrule.data.embedded import breast_cancer, diabetes, digits, iris, wine
 from chainrule.data.idx import read_cifar, read_idx
 from chainrule.data.images import ImageFolder, folder, read_image
@@ -84,6 +77,7 @@ __all__ = [
     "names",
     "random_split",
     "read_cifar",
+    "read_columns",
     "read_idx",
     "read_image",
     "spirals",

@@ -7,10 +7,11 @@ import io
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainrule.errors import ArgumentError, DataError
+from chainrule.errors import ArgumentError, DataError, unknown_name
 from chainrule.files import file_error
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -88,6 +89,23 @@ def read_csv(
     table = CsvFile(name, names, rows, lines)
     _check_widths(table, delimiter)
     return table
+
+
+def read_columns(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """The cells of some columns of a CSV file as text, in the order of `names`.
+
+    Others are passed over. This is what `Preprocessing.inputs` takes.
+
+    Raises:
+        UnknownNameError: for a column that is not there; offers the nearest names.
+        FileError, DataError: as `data.csv`.
+    """
+    file = read_csv(path)
+    for name in names:
+        if name not in file.names:
+            raise unknown_name(f"column of {file.name!r}", name, file.names)
+    places = {name: file.names.index(name) for name in names}
+    return {name: [row[at] for row in file.rows] for name, at in places.items()}
 
 
 def _decode(path: str | os.PathLike[str], encoding: str) -> str:

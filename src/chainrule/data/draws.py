@@ -199,17 +199,17 @@ def one_by_one(indices: Iterable[int]) -> Iterator[int]:
     scope.index = None
 
 
-def draws_for(seed: int, indices: np.ndarray) -> Draws:
-    """The draws of a transform with `seed`, for the samples at `indices` of its data set."""
+def draws_for(seed: int, level: int, indices: np.ndarray) -> Draws:
+    """The draws of a transform with `seed`, over `level` others, for samples of its data set."""
     scope = _scope.get()
     if scope is None:
-        return Draws(fold(0, seed), 0, indices)
+        return Draws(fold(fold(0, seed), level), 0, indices)
     repeats = scope.repeats
     if scope.index is not None:
         repeats = scope.repeat
     elif repeats is not None and len(repeats) != len(indices):
         repeats = None
-    return Draws(fold(scope.seed, seed), scope.epoch, indices, repeats)
+    return Draws(fold(fold(scope.seed, seed), level), scope.epoch, indices, repeats)
 
 
 def draws_by_hand(seed: int, numbers: range) -> Draws:

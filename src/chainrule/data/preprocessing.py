@@ -144,6 +144,32 @@ class Preprocessing:
         scaled = (table.labels - self.target_mean) / self.target_scale
         return scaled.astype(np.float32)[:, None]
 
+    def encode_targets(self, values: Sequence[Any]) -> np.ndarray:
+        """What the network learns, as `targets`, from the values of the target's column.
+
+        Raises:
+            DataError: for a missing value, a class that training did not have, or text in a
+                regression; names the row.
+        """
+        if self.classes is not None:
+            place = {name: number for number, name in enumerate(self.classes)}
+            numbers = [self._class_number(place, row, value) for row, value in enumerate(values)]
+            return np.array(numbers, np.int64)
+        feature = NumericFeature(self.target, self.target_mean, self.target_scale)
+        return self._standardised(feature, values).astype(np.float32)
+
+    def _class_number(self, place: Mapping[str, int], row: int, value: Any) -> int:
+        text = str(value).strip()
+        if is_number(text, self.decimal):  # classes that are numbers are called 1, not 1.0
+            text = f"{float(text.replace(self.decimal, '.')):g}"
+        for name in (str(value).strip(), text):
+            if name in place:
+                return place[name]
+        raise DataError(
+            f"column {self.target!r}, row {row + 1}: {value!r} is none of the classes of training, "
+            f"{', '.join(map(repr, place))}."
+        )
+
     def dataset(self, table: Table) -> TensorDataset:
         """Inputs and targets of a table as a data set."""
         return TensorDataset(

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.data.dataset import Subset, TensorDataset
+from chainrule.data.dataset import TensorDataset
+from chainrule.data.derived import Subset
 from chainrule.data.draws import random_order, seed_from
 from chainrule.errors import ArgumentError, ChainruleWarning, DataError, ShapeError
 
