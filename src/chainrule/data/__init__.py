@@ -12,6 +12,7 @@ them.
 
 from chainrule.data import transforms
 from chainrule.data.collate import PadCollate, default_collate, default_convert
+from chainrule.data.csvfile import read_columns
 from chainrule.data.dataset import Dataset, ImageDataset, TensorDataset, check_labels
 from chainrule.data.derived import ConcatDataset, Subset, TransformedDataset
 from chainrule.data.embedded import breast_cancer, diabetes, digits, iris, wine
