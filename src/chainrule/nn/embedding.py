@@ -178,5 +178,6 @@ class EmbeddingBag(_Table):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        defaults = {"max_norm": None, "norm_type": 2, "scale_grad_by_freq": False, "sparse": False}
-        return f"{self._options(**defaults, padding_idx=None)}, mode={self.mode!r}"
+        text = self._options(max_norm=None, norm_type=2, scale_grad_by_freq=False)
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{text}, mode={self.mode!r}{padding}"
