@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from chainrule.data.derived import ConcatDataset, Subset, TransformedDataset
 
 
-class Dataset:
+Sample = TypeVar("Sample")
+
+
+class Dataset(Generic[Sample]):
     """A set of samples. Subclasses define `__len__` and `__getitem__`, as in PyTorch.
 
     A sample is usually a tuple `(input, label)` of NumPy arrays or numbers; anything that

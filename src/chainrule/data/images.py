@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,15 +69,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     module = _pillow("Image")
     name = os.fspath(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", module.DecompressionBombWarning)
-            with module.open(path) as image:
-                yield image
+        with module.open(path) as image:
+            # Pillow warns above this limit and raises above twice as much; a warning is too little.
+            if image.width * image.height > (module.MAX_IMAGE_PIXELS or np.inf):
+                raise DataError(f"{name!r} is too large an image: {image.width} x {image.height}.")
+            yield image
     except ChainruleError:
         raise
     except module.UnidentifiedImageError as error:
         raise DataError(f"{name!r} is not an image that can be read, or is damaged.") from error
-    except (module.DecompressionBombWarning, module.DecompressionBombError) as error:
+    except module.DecompressionBombError as error:
         raise DataError(f"{name!r} is too large an image: {error}") from error
     except Exception as error:  # each decoder of Pillow has its own ways to fail
         if isinstance(error, OSError) and error.errno is not None:

@@ -109,6 +109,12 @@ class Preprocessing:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _standardised(self, feature: NumericFeature, values: Sequence[Any]) -> np.ndarray:
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            holes = np.flatnonzero(np.isnan(values))
+            numbers = values.astype(np.float64)
+            if len(holes):
+                numbers[holes] = _filled(feature, int(holes[0]))
+            return ((numbers - feature.mean) / feature.scale)[:, None]
         numbers = np.empty(len(values))
         for row, value in enumerate(values):
             if _is_missing(value):
