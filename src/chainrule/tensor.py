@@ -118,7 +118,8 @@ class Tensor(Operators):
             if not is_float(self.dtype):
                 raise DTypeError(
                     f"only real floating-point tensors have gradients, and this one is "
-                    f"{self.dtype.name}; cast it first: x.astype(cr.float32)."
+                    f"{self.dtype.name}; cast it first, x.astype(cr.float32), or split a complex "
+                    "one into cr.real(x) and cr.imag(x)."
                 )
             self._node = Leaf(self)
         return self
@@ -265,13 +266,14 @@ class Tensor(Operators):
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise ExchangeError(f"DLPack device {dl_device} is not here; there is the cpu, (1, 0).")
         versioned = max_version is not None and max_version[0] >= 1
-        if copy or _repeats_itself(array) or not (array.flags.writeable or versioned):
-            if copy is False:
-                raise ExchangeError(
-                    "this tensor needs a copy to be shared: it is a constant stored once, or "
-                    "read-only memory for a consumer whose DLPack cannot say so; pass copy=None."
-                )
+        markable = array.flags.writeable or versioned
+        if copy or (copy is None and (_repeats_itself(array) or not markable)):
             array = array.copy()
+        elif not markable:
+            raise ExchangeError(
+                "this tensor is read-only memory, the consumer's DLPack is too old to be told so, "
+                "and copy=False forbids a copy; pass copy=None."
+            )
         elif versioned:
             array = array.view()
             array.flags.writeable = False

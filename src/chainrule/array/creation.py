@@ -208,7 +208,8 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
     if isinstance(fill_value, Value | np.ndarray):
         fill = asarray(fill_value)
         chosen, fill_value = chosen or fill.dtype, fill.item()
-    return filled(fill_value, _length(shape), chosen or dtypes.scalar_dtype(fill_value))
+    one = filled(fill_value, (), chosen or dtypes.scalar_dtype(fill_value))
+    return make(np.full(_length(shape), one._array))
 
 
 def _length(shape: Any) -> tuple[int, ...]:
@@ -223,24 +224,22 @@ def zeros(
     shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Zeros, float32 by default."""
-    return _filled(shape, 0.0, dtype, device, requires_grad)
+    check_device(device)
+    made = make(np.zeros(_length(shape), dtypes.float32 if dtype is None else as_dtype(dtype)))
+    return made.requires_grad_() if requires_grad else made
 
 
 def ones(
     shape: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Ones, float32 by default."""
-    return _filled(shape, 1.0, dtype, device, requires_grad)
+    made = full(shape, 1, dtype=dtypes.float32 if dtype is None else dtype, device=device)
+    return made.requires_grad_() if requires_grad else made
 
 
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor of unspecified elements (here: zeros, so that no two runs differ)."""
     return zeros(shape, dtype=dtype, device=device)
-
-
-def _filled(shape: Any, value: float, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
-    made = full(shape, value, dtype=dtypes.float32 if dtype is None else dtype, device=device)
-    return made.requires_grad_() if requires_grad else made
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -251,7 +250,8 @@ def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = No
 
 def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros with the shape and dtype of x."""
-    return full_like(x, 0, dtype=dtype, device=device)
+    x = as_tensor(x)
+    return zeros(x.shape, dtype=x.dtype if dtype is None else dtype, device=device)
 
 
 def ones_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -340,7 +340,7 @@ def linspace(
     wide = np.complex128 if chosen.kind == "c" else np.float64
     step = (stop - start) / parts
     t = np.arange(num, dtype=np.float64)
-    if math.isfinite(abs(step)):
+    if np.isfinite(step):
         values = t * step + start
     else:  # the ends are further apart than the largest float
         values = start * (1 - t / parts) + stop * (t / parts)
