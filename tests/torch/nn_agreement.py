@@ -1,4 +1,4 @@
-"""One function or layer of both frameworks on the same numbers: values, first and second derivatives."""
+"""One function or layer of both frameworks on the same numbers: values and two derivatives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def rng(seed=0):
 
 def same(mine, other, message="", **tolerance):
     np.testing.assert_allclose(
-        mine.detach().numpy(), other.detach().numpy(force=True), err_msg=message, **(tolerance or TIGHT)
+        mine.detach().numpy(),
+        other.detach().numpy(force=True),
+        err_msg=message,
+        **(tolerance or TIGHT),
     )
     assert tuple(mine.shape) == tuple(other.shape), message
 

@@ -79,7 +79,10 @@ def test_elementwise_far_out(name, options):
 @pytest.mark.parametrize("name,options", ELEMENTWISE, ids=str)
 def test_not_a_number_goes_through(name, options):
     x = np.array([np.nan])
-    ours, theirs = getattr(F, name)(cr.asarray(x), **options), getattr(T, name)(torch.tensor(x), **options)
+    ours, theirs = (
+        getattr(F, name)(cr.asarray(x), **options),
+        getattr(T, name)(torch.tensor(x), **options),
+    )
     assert np.isnan(ours.numpy()) == np.isnan(theirs.numpy())
 
 
@@ -194,7 +197,9 @@ def test_normalize_and_pairwise_distance(p):
     agree(lambda x: F.normalize(x, p), lambda x: T.normalize(x, p), x)
     agree(lambda x: F.normalize(x, p, dim=0), lambda x: T.normalize(x, p, dim=0), x)
     for keep in (False, True):
-        agree(nn.PairwiseDistance(p, keepdim=keep), torch.nn.PairwiseDistance(p, keepdim=keep), x, y)
+        agree(
+            nn.PairwiseDistance(p, keepdim=keep), torch.nn.PairwiseDistance(p, keepdim=keep), x, y
+        )
     agree(lambda x: F.pdist(x, p), lambda x: T.pdist(x, p), x, second=False)
 
 
@@ -209,7 +214,10 @@ def test_lengths_of_zero_vectors():
     x[1] = 1e-9
     agree(F.normalize, T.normalize, x[:1], second=False)
     agree(F.cosine_similarity, T.cosine_similarity, x[:1], y[:1], second=False)
-    same(F.cosine_similarity(cr.asarray(x), cr.asarray(y)), T.cosine_similarity(*map(torch.tensor, (x, y))))
+    same(
+        F.cosine_similarity(cr.asarray(x), cr.asarray(y)),
+        T.cosine_similarity(*map(torch.tensor, (x, y))),
+    )
 
 
 @pytest.mark.parametrize("classes", [-1, 7])
@@ -224,7 +232,9 @@ def test_one_hot(classes):
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 4), (0,)])
-@pytest.mark.parametrize("options", [{}, {"padding_idx": 2}, {"padding_idx": -1}, {"scale_grad_by_freq": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"padding_idx": 2}, {"padding_idx": -1}, {"scale_grad_by_freq": True}], ids=str
+)
 def test_embedding(options, shape):
     index = np.asarray(rng().integers(0, 5, shape))
     agree(
@@ -240,7 +250,10 @@ def test_embedding_shortens_long_rows_in_the_table(norm_type):
     index, table = np.array([0, 2, 2, 4]), rng(1).standard_normal((5, 3)) * 2
     options = {"max_norm": 1.5, "norm_type": norm_type}
     ours, theirs = cr.tensor(table), torch.tensor(table)
-    same(F.embedding(cr.asarray(index), ours, **options), T.embedding(torch.tensor(index), theirs, **options))
+    same(
+        F.embedding(cr.asarray(index), ours, **options),
+        T.embedding(torch.tensor(index), theirs, **options),
+    )
     same(ours, theirs)
 
 
@@ -303,6 +316,9 @@ def test_embedding_layers():
         other.load_state_dict({"weight": torch.from_numpy(table)})
         index = np.array([[0, 4], [4, 5]])
         same(mine(cr.asarray(index)), other(torch.from_numpy(index)), rtol=1e-6)
-        frozen, theirs_frozen = ours.from_pretrained(table), theirs.from_pretrained(torch.tensor(table))
+        frozen, theirs_frozen = (
+            ours.from_pretrained(table),
+            theirs.from_pretrained(torch.tensor(table)),
+        )
         assert frozen.weight.requires_grad == theirs_frozen.weight.requires_grad
         assert repr(frozen) == repr(theirs_frozen)
