@@ -297,6 +297,15 @@ class AvgPool1d(_AvgPool):
     __doc__ = _AVG + _SHAPES[1]
     spatial_axes = 1
 
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):  # fmt: skip
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self.kernel_size = ints(self.kernel_size, 1, "kernel_size", 1)
+        self.stride = ints(self.stride, 1, "stride", 1)
+        self.padding = ints(padding, 1, "padding", 0)
+
 
 class AvgPool2d(_AvgPoolByAnyDivisor):
     __doc__ = _AVG + _DIVISOR + _SHAPES[2]

@@ -150,10 +150,11 @@ class _Axis:
         return i * self.scale if self.align_corners else (i + half) * self.scale - half
 
     def _nearest(self, offset: float) -> Taps:
-        # Single precision whatever the dtype: a position on an edge falls to the same side for all.
-        scale = np.float32(self.scale)
-        at = np.floor((np.arange(self.n_out, dtype=np.float32) + np.float32(offset)) * scale)
-        at = np.minimum(at.astype(np.int64), self.n_in - 1)
+        # Rounding decides to which side a position on the edge between two elements falls: the
+        # centre is rounded to the dtype (one fused multiply and add), the edge to single precision.
+        centre = (np.arange(self.n_out) + offset) * np.float64(self.scale) - offset
+        edge = (centre.astype(self.number) + self.number(offset)).astype(np.float32)
+        at = np.minimum(np.floor(edge).astype(np.int64), self.n_in - 1)
         return at[:, None], np.ones((self.n_out, 1), self.number)
 
     def _linear(self) -> Taps:
