@@ -96,12 +96,12 @@ def test_digits_enlarged_are_pillows_bicubic_in_a_frame():
     source = sklearn_datasets.load_digits()
     assert x.shape == (1797, 1, 28, 28) and x.min() == 0 and x.max() == 1
     np.testing.assert_array_equal(y, source.target)
-    assert (x[:, :, :4] == 0).all() and (x[:, :, -4:] == 0).all()
-    assert (x[..., :4] == 0).all() and (x[..., -4:] == 0).all()
+    assert (x[:, :, :2] == 0).all() and (x[:, :, -2:] == 0).all()
+    assert (x[..., :2] == 0).all() and (x[..., -2:] == 0).all()
     for i in (0, 1, 1000):
         image = Image.fromarray((source.images[i] / 16).astype(np.float32))
-        expected = np.clip(np.asarray(image.resize((20, 20), Image.Resampling.BICUBIC)), 0, 1)
-        np.testing.assert_allclose(x[i, 0, 4:-4, 4:-4], expected, atol=1e-5)
+        expected = np.clip(np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC)), 0, 1)
+        np.testing.assert_allclose(x[i, 0, 2:-2, 2:-2], expected, atol=1e-5)
     assert data.digits(flatten=True).shape == (784,)
     with pytest.raises(ArgumentError, match="size=16"):
         data.digits(size=16)
