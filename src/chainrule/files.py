@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old one or the new one, never half of one."""
+"""Writing files so that a kill at any moment leaves the old one or the new one, never a half."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """The temporary files that `atomic_path` left in a folder when its process was killed."""
+    return sorted(Path(folder).glob(".*-*.part*"))
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import typer
 
@@ -27,12 +29,17 @@ app = typer.Typer(
 
 app.command("train")(work.train)
 app.command("evaluate")(work.evaluate)
-app.command("predict")(work.predict)
+# A row may begin with a minus sign, as in -1.5,2.
+app.command("predict", context_settings={"ignore_unknown_options": True})(work.predict)
 app.command("models")(inform.models_command)
 app.command("datasets")(inform.datasets)
 app.command("doctor")(inform.doctor)
 
-USER_MISTAKE, INTERRUPTED = 2, 130
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+# Typer brings a Click of its own in some versions and uses the installed one in others; what is
+# raised for a wrong command line is an ancestor of Typer's BadParameter in both.
+_ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def _version(value: bool) -> None:
@@ -55,34 +62,62 @@ def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -
         print(f"warning: {message}", file=sys.stderr)
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, code: int = MISTAKE) -> int:
     print(f"error: {text}", file=sys.stderr)
-    return USER_MISTAKE
+    return code
+
+
+def _wrong_command_line(error: Any) -> int:
+    """Click's own message in our form; with no arguments at all it is the help text."""
+    text = error.format_message()
+    if not text or "\n" in text.strip():
+        print(text, file=sys.stderr)
+        return error.exit_code
+    command = getattr(getattr(error, "ctx", None), "command_path", "chainrule")
+    return _fail(f"{text.rstrip('.')}. See: {command} --help", error.exit_code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code."""
-    warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding cannot show is shown as \\u escapes.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", ChainruleWarning)
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except typer.TyperException as error:
-        cast(Any, error).show()
-        return error.exit_code
+    except _ClickException as error:
+        return _wrong_command_line(error)
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except ChainruleError as error:
-        return _fail(str(error))
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
+    except ChainruleError as error:
+        return _fail(str(error))
     except MemoryError:
         return _fail("there is not enough memory; use a smaller --batch-size or smaller data.")
     except OSError as error:
         return _fail(str(file_error("use", error.filename or "a file", error)))
+    except Exception as error:
+        if "CHAINRULE_TRACEBACK" in os.environ:
+            traceback.print_exc()
+        return _fail(
+            f"{type(error).__name__}: {error}. This is a fault in chainrule and not in what you "
+            "asked for; with CHAINRULE_TRACEBACK=1 in the environment it shows where.",
+            FAILED,
+        )
 
 
 def main() -> None:

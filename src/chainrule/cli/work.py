@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from chainrule import recipes
 from chainrule.cli.tables import print_pairs
 from chainrule.errors import ArgumentError
 
 INTERRUPTED = 130
+Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
 def _hidden(text: str | None) -> tuple[int, ...] | None:
@@ -28,41 +32,55 @@ def _hidden(text: str | None) -> tuple[int, ...] | None:
 
 
 def train(
-    recipe: str = typer.Argument(help="What to train: mlp, lenet, resnet20 or csv."),
-    data: str = typer.Option(
-        None, help="A data set (see `chainrule datasets`), a CSV file, or a folder of images."
-    ),
-    epochs: int = typer.Option(None, help="Times that the training data is gone through."),
-    lr: float = typer.Option(None, help="The learning rate."),
-    batch_size: int = typer.Option(None, help="Samples in a step."),
-    optimizer: str = typer.Option(None, help="sgd, adam, adamw, rmsprop, lion, ..."),
-    momentum: float = typer.Option(None, help="Momentum of sgd and rmsprop."),
-    weight_decay: float = typer.Option(None, help="Weight decay of the optimiser."),
-    schedule: str = typer.Option(None, help="Learning rate: constant, cosine or onecycle."),
-    clip_norm: float = typer.Option(None, help="Clip gradients to this global norm."),
-    augment: bool = typer.Option(
-        None, "--augment/--no-augment", help="Vary training images at random."
-    ),
-    hidden: str = typer.Option(None, help="Hidden units of mlp and csv, such as 128,64."),
-    activation: str = typer.Option(None, help="Of mlp and csv: sigmoid, tanh, relu, gelu, silu."),
-    dropout: float = typer.Option(None, help="Share of hidden units dropped in mlp and csv."),
-    target: str = typer.Option(None, help="The column of a CSV file to predict; else the last."),
-    missing: str = typer.Option(
-        None, help="Missing cells of a CSV file: error, drop, mean, median or most_frequent."
-    ),
-    seed: int = typer.Option(None, help="Seed of all random numbers."),
-    out: Path = typer.Option(None, help="The run's folder; runs/RECIPE-DATA by default."),
-    resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace the run in --out."),
-    workers: int = typer.Option(None, help="Threads that prepare batches ahead."),
-    no_compile: bool = typer.Option(False, "--no-compile", help="Run eagerly, in NumPy."),
-    quiet: bool = typer.Option(False, "--quiet", help="No progress."),
+    recipe: Annotated[str, typer.Argument(help=f"What to train: {', '.join(recipes.RECIPES)}.")],
+    data: Annotated[
+        str | None,
+        Option(help="A data set (see `chainrule datasets`), a CSV file, or a folder of images."),
+    ] = None,
+    epochs: Annotated[int | None, Option(help="How often to go through the data.")] = None,
+    lr: Annotated[float | None, Option(help="The learning rate.")] = None,
+    batch_size: Annotated[int | None, Option(help="Samples in a step.")] = None,
+    optimizer: Annotated[
+        str | None, Option(help=f"One of: {', '.join(recipes.OPTIMIZERS)}.")
+    ] = None,
+    momentum: Annotated[float | None, Option(help="Momentum of sgd and rmsprop.")] = None,
+    weight_decay: Annotated[float | None, Option(help="Weight decay of the optimiser.")] = None,
+    schedule: Annotated[
+        str | None, Option(help=f"Of the learning rate: {', '.join(recipes.SCHEDULES)}.")
+    ] = None,
+    clip_norm: Annotated[float | None, Option(help="Clip gradients to this global norm.")] = None,
+    augment: Annotated[
+        bool | None, Option("--augment/--no-augment", help="Vary training images at random.")
+    ] = None,
+    hidden: Annotated[
+        str | None, Option(help="Hidden units of mlp and csv, such as 128,64.")
+    ] = None,
+    activation: Annotated[
+        str | None, Option(help=f"Of mlp and csv: {', '.join(recipes.ACTIVATIONS)}.")
+    ] = None,
+    dropout: Annotated[
+        float | None, Option(help="Share of hidden units dropped in mlp and csv.")
+    ] = None,
+    target: Annotated[
+        str | None, Option(help="The column of a CSV file to predict; else the last.")
+    ] = None,
+    missing: Annotated[
+        str | None, Option(help=f"Missing cells of a CSV file: {', '.join(recipes.MISSING)}.")
+    ] = None,
+    seed: Annotated[int | None, Option(help="Seed of all random numbers.")] = None,
+    out: Annotated[
+        Path | None, Option(help="The run's folder; runs/RECIPE-DATA by default.")
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the run in --out.")] = False,
+    workers: Annotated[int | None, Option(help="Threads that prepare batches ahead.")] = None,
+    no_compile: Annotated[bool, Option("--no-compile", help="Run eagerly, in NumPy.")] = False,
+    quiet: Annotated[bool, Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Train a RECIPE and keep the run in a folder: weights, measures, pictures.
 
     For example: `chainrule train lenet --data digits`
     """
-    chosen = recipes.get(recipe)
     if resume and out is None:
         raise ArgumentError("--resume goes on with the run in a folder: name it by --out.")
     if resume and overwrite:
@@ -74,30 +92,35 @@ def train(
         "activation": activation, "dropout": dropout, "target": target, "missing": missing,
         "seed": seed, "workers": workers, "compile": False if no_compile else None,
     }  # fmt: skip
-    begun = resume and out is not None and recipes.RunFolder(out).exists
-    if begun:
+    chosen = recipes.get(recipe)
+    if resume and out is not None and recipes.RunFolder(out).exists:
         settings = recipes.settings_of_run(out, recipe, data, given)
     else:
         settings = chosen.make_settings(data, **given)
-    folder = recipes.fresh_folder(recipe, settings.data) if out is None else out
     result = recipes.start(
-        settings, folder, resume=resume, overwrite=overwrite, progress=False if quiet else None
+        settings,
+        recipes.fresh_folder(recipe, settings.data) if out is None else out,
+        resume=resume,
+        overwrite=overwrite,
+        progress=False if quiet else None,
     )
+    where = result.folder.path
     if result.history.interrupted:
-        typer.echo(
-            f"go on with: chainrule train {recipe} --out {result.folder} --resume", err=True
-        )
+        again = f"chainrule train {recipe} --out {shlex.quote(str(where))} --resume"
+        typer.echo(f"interrupted; the run is kept. Go on with: {again}", err=True)
         return INTERRUPTED
     print_pairs(f"held-out data, epoch {result.results['epochs']}", result.results)
-    written = sorted(p.name for p in result.folder.iterdir() if not p.name.startswith("."))
-    typer.echo(f"saved in {result.folder}: {', '.join(written)}")
+    typer.echo(f"saved in {where}: {', '.join(result.folder.files)}")
     return 0
 
 
 def evaluate(
-    run: Path = typer.Argument(help="The folder of a run."),
-    data: str = typer.Option(None, help="Other data of the same form, instead of the run's own."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    run: Run,
+    data: Annotated[
+        str | None,
+        Option(help="Other data: the test part of a data set, or all of a CSV file or a folder."),
+    ] = None,
+    as_json: Json = False,
 ) -> int:
     """Measure a trained RUN on its held-out data."""
     results = recipes.evaluate(run, data)
@@ -109,26 +132,24 @@ def evaluate(
 
 
 def predict(
-    run: Path = typer.Argument(help="The folder of a run."),
-    inputs: list[str] = typer.Argument(
-        help="Image files; or rows such as '5.1,3.5,1.4,0.2'; or CSV files with a header."
-    ),
-    invert: bool = typer.Option(
-        None, "--invert/--no-invert",
-        help="Turn light into dark. By default: if the picture's border is light and the training "
-        "images had dark ones.",
-    ),
-    top: int = typer.Option(3, min=1, help="How many classes to name."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
-) -> int:  # fmt: skip
+    run: Run,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Image files; or rows such as '5.1,3.5,1.4,0.2'; or CSV files."),
+    ],
+    invert: Annotated[
+        bool | None,
+        Option(
+            "--invert/--no-invert",
+            help="Turn light into dark. By default: if the picture's border is light and the "
+            "training images had dark ones.",
+        ),
+    ] = None,
+    top: Annotated[int, Option(min=1, help="How many classes to name.")] = 3,
+    as_json: Json = False,
+) -> int:
     """Say what a trained RUN sees in image files or table rows."""
-    table = recipes.RunFolder(run).read_config()["preprocessing"].get("kind") == "table"
-    found = (
-        recipes.predict_rows(run, inputs)
-        if table
-        else recipes.predict_images(run, inputs, invert)
-    )
-    for prediction in found:
+    for prediction in recipes.predict(run, inputs, invert):
         if as_json:
             typer.echo(json.dumps(
                 {"input": prediction.source, "answer": prediction.answer,
@@ -140,5 +161,3 @@ def predict(
         else:
             typer.echo(f"{prediction.source}: {prediction.answer:.6g}")
     return 0
-
-

@@ -12,12 +12,16 @@ import numpy as np
 
 import chainrule as cr
 from chainrule import data, nn
-from chainrule.errors import ArgumentError, CheckpointError, DataError
-from chainrule.recipes import registry
+from chainrule.errors import ArgumentError, CheckpointError, DataError, StateDictError
 from chainrule.recipes.folder import MODEL, RunFolder
-from chainrule.recipes.prepare import check_kind, image_inputs, prepare
+from chainrule.recipes.form import Form
+from chainrule.recipes.prepare import held_out
 from chainrule.recipes.run import build_model, measure
+from chainrule.recipes.settings import Settings
 from chainrule.serialize import load
+from chainrule.train import Trainer
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,106 +39,107 @@ class Prediction:
     probabilities: tuple[tuple[str, float], ...] = ()
 
 
-def load_run(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """The trained model of a run's folder, in evaluation mode, and its config."""
+def load_run(path: str | os.PathLike[str]) -> tuple[Any, Settings, Form]:
+    """The trained model of a run's folder, in evaluation mode, its settings and its form.
+
+    Raises:
+        CheckpointError: if there is no run, it is not finished, or a file of it is damaged.
+    """
     folder = RunFolder(path)
-    config = folder.read_config()
+    settings, form = folder.read_config()
     if not (folder / MODEL).exists():
         raise CheckpointError(
             f"the run in {os.fspath(path)!r} is not finished (no {MODEL}); finish it with "
-            f"chainrule train {config['settings'].recipe} --out {os.fspath(path)} --resume."
+            f"chainrule train {settings.recipe} --out {os.fspath(path)} --resume."
         )
     with cr.random.preserved():
-        model = build_model(config["settings"], tuple(config["shape"]), config["outputs"])
-    model.load_state_dict(load(folder / MODEL))
-    return model.eval(), config
+        model = build_model(settings, form)
+    try:
+        model.load_state_dict(load(folder / MODEL))
+    except StateDictError as error:
+        raise CheckpointError(f"{os.fspath(folder / MODEL)!r} is of another run: {error}") from None
+    return model.eval(), settings, form
 
 
 def evaluate(path: str | os.PathLike[str], data_name: str | None = None) -> dict[str, Any]:
-    """Loss and metrics of a run's model on its held-out data, or on that of other data.
+    """Loss and metrics of a run's model on its held-out data, or on other data of the same form.
 
-    Other data must have the same inputs and classes.
+    Other data is the test part of a data set by name, or all of a CSV file or folder of images. It
+    is scaled as the training data was.
     """
-    model, config = load_run(path)
-    settings = dataclasses.replace(config["settings"], augment=False)
-    if data_name is not None:
-        settings = dataclasses.replace(settings, data=data_name)
-    prepared = prepare(registry.get(settings.recipe), settings)
-    if list(prepared.shape) != config["shape"] or prepared.classes != config["classes"]:
-        raise DataError(
-            f"the run takes inputs of shape {tuple(config['shape'])} and knows the classes "
-            f"{config['classes']}, but {settings.data!r} has {prepared.shape} and "
-            f"{prepared.classes}."
-        )
-    return measure(model, prepared, None)
+    model, settings, form = load_run(path)
+    return measure(model, held_out(settings, form, data_name), form).results
 
 
-def predict_images(
-    path: str | os.PathLike[str], files: Sequence[str], invert: bool | None = None
+def predict(
+    path: str | os.PathLike[str], inputs: Sequence[str], invert: bool | None = None
 ) -> list[Prediction]:
-    """What the run's model sees in image files.
+    """What the run's model says of image files, or of rows of a table.
 
     Arguments:
+        inputs: image files; or lines of CSV, or CSV files with a header, of which each row is one.
         invert: turn light into dark. None: do so if the picture's border is light and the training
             images had dark borders, as a digit in ink on paper has against those of MNIST.
     """
-    model, config = load_run(path)
-    preprocessing = config["preprocessing"]
+    model, _, form = load_run(path)
+    if form.is_image:
+        batches = [([file], _image(form, file, invert)) for file in inputs]
+    else:
+        if invert is not None:
+            raise ArgumentError("invert is for images, and this run was trained on a table.")
+        batches = [_rows(form, row) for row in inputs]
+    return [
+        prediction
+        for sources, rows in batches
+        for prediction in _predictions(form, sources, Trainer(model).predict(rows))
+    ]
+
+
+def _image(form: Form, file: str, invert: bool | None) -> Array:
+    """An image file as a batch of one for the model."""
+    channels, height, width = form.shape
+    if channels not in (1, 3):
+        raise ArgumentError(
+            f"this run takes images of {channels} channels, and files have 1 (grey) or 3 (red, green, "
+            "blue)."
+        )
+    if not Path(file).exists() and "," in file:
+        raise ArgumentError(f"this run was trained on images, and {file!r} is no file.")
+    mode = "L" if channels == 1 else "RGB"
+    picture = data.read_image(file, (height, width), mode).astype(np.float32) / 255
+    if _light_border(picture) and _dark_mean(form) if invert is None else invert:
+        picture = 1 - picture
+    return ((picture - form.mean) / form.std)[None]
+
+
+def _light_border(picture: Array) -> bool:
+    edges = (picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1])
+    return float(np.median(np.concatenate([edge.ravel() for edge in edges]))) > 0.5
+
+
+def _dark_mean(form: Form) -> bool:
+    return form.shape[0] == 1 and float(form.mean.max()) < 0.4
+
+
+def _rows(form: Form, row: str) -> tuple[list[str], Array]:
+    """A line of CSV, or the rows of a file, as names and inputs."""
+    table = form.table
+    if Path(row).suffix.lower() not in (".csv", ".tsv"):
+        return [row], table.inputs(table.parse_row(row))
+    try:
+        inputs = table.inputs(data.read_columns(row, table.columns))
+    except DataError as error:
+        raise DataError(f"{row!r}: {error}") from error
+    return [f"{row}, row {i + 1}" for i in range(len(inputs))], inputs
+
+
+def _predictions(form: Form, sources: Sequence[str], outputs: Any) -> list[Prediction]:
+    if form.classes is None:
+        values = form.table.answers(outputs.numpy())
+        return [Prediction(source, v) for source, v in zip(sources, values, strict=True)]
     found = []
-    for file in files:
-        check_kind(preprocessing, "image", repr(file))
-        channels, height, width = preprocessing["shape"]
-        if channels not in (1, 3):
-            raise ArgumentError(f"images of {channels} channels cannot be read from files.")
-        pixels = data.read_image(file, (height, width), "L" if channels == 1 else "RGB")
-        picture = pixels.astype(np.float32) / 255
-        turned = _light_border(picture) and _dark_mean(preprocessing) if invert is None else invert
-        found.append(
-            _classify(model, image_inputs(1 - picture if turned else picture, preprocessing),
-                      config, os.fspath(file))
-        )  # fmt: skip
+    for source, scores in zip(sources, nn.functional.softmax(outputs, dim=1).numpy(), strict=True):
+        order = np.argsort(-scores, kind="stable")
+        ranked = tuple((form.classes[i], float(scores[i])) for i in order)
+        found.append(Prediction(source, ranked[0][0], ranked))
     return found
-
-
-def _light_border(picture: np.ndarray[Any, Any]) -> bool:
-    edge = np.concatenate(
-        [picture[:, 0].ravel(), picture[:, -1].ravel(), picture[:, :, 0].ravel(),
-         picture[:, :, -1].ravel()]
-    )  # fmt: skip
-    return float(np.median(edge)) > 0.5
-
-
-def _dark_mean(preprocessing: dict[str, Any]) -> bool:
-    return preprocessing["shape"][0] == 1 and max(preprocessing["mean"]) < 0.4
-
-
-def predict_rows(path: str | os.PathLike[str], rows: Sequence[str]) -> list[Prediction]:
-    """What the run's model says of rows: lines of CSV, or the paths of CSV files with a header."""
-    model, config = load_run(path)
-    found = []
-    for row in rows:
-        check_kind(config["preprocessing"], "table", repr(row))
-        content = {k: v for k, v in config["preprocessing"].items() if k != "kind"}
-        table = data.Preprocessing.from_dict(content)
-        if Path(row).suffix.lower() in (".csv", ".tsv"):
-            columns = data.read_columns(row, table.columns)
-            inputs = table.inputs(columns)
-            names = [f"{row}, row {i + 1}" for i in range(len(inputs))]
-        else:
-            inputs, names = table.inputs(table.parse_row(row)), [row]
-        for name, one in zip(names, inputs, strict=True):
-            if config["classes"] is None:
-                with cr.no_grad():
-                    output = model(cr.asarray(one[None])).numpy()
-                found.append(Prediction(name, table.answers(output)[0]))
-            else:
-                found.append(_classify(model, one[None], config, name))
-    return found
-
-
-def _classify(model: Any, inputs: Any, config: dict[str, Any], source: str) -> Prediction:
-    with cr.no_grad():
-        scores = nn.functional.softmax(model(cr.asarray(inputs)), dim=1).numpy()[0]
-    order = np.argsort(-scores, kind="stable")
-    ranked = tuple((config["classes"][i], float(scores[i])) for i in order)
-    return Prediction(source, ranked[0][0], ranked)

@@ -1,13 +1,13 @@
 """The folder of a run: what lies where, and how it is read back.
 
-    config.json        settings, classes, preprocessing, versions
-    last.ckpt          the state to resume from
-    metrics.csv        a line for each epoch
-    model.safetensors  the weights at the end
-    results.json       the measures at the end
-    loss.png           losses and metrics over the epochs
-    confusion.png      true against predicted classes (regression.png: values)
-    samples.png        held-out images with what the model says
+config.json        settings, the form of the data (classes, preprocessing), version
+last.ckpt          the state to resume from
+metrics.csv        a line for each epoch
+model.safetensors  the weights at the end
+results.json       the measures at the end
+loss.png           losses and metrics over the epochs
+confusion.png      true against predicted classes (regression.png: values)
+samples.png        held-out images with what the model says
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.errors import CheckpointError, FileError
-from chainrule.files import atomic_write, file_error, make_folder
+from chainrule.files import atomic_write, file_error, leftovers
+from chainrule.recipes.form import Form
 from chainrule.recipes.settings import Settings
+from chainrule.train import Checkpoint
 
 CONFIG, MODEL, RESULTS, METRICS = "config.json", "model.safetensors", "results.json", "metrics.csv"
+LOSS, CONFUSION, REGRESSION, SAMPLES = "loss.png", "confusion.png", "regression.png", "samples.png"
+FORMAT = "chainrule run 1"
 
 
 class RunFolder:
@@ -38,33 +42,29 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self / CONFIG).exists()
 
-    def write_config(self, settings: Settings, prepared: Any) -> None:
+    @property
+    def files(self) -> list[str]:
+        """The names of what is in the folder, in the order of the alphabet."""
+        return sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+
+    def write_config(self, settings: Settings, form: Form) -> None:
         """Say what the run is, before its first step."""
         import chainrule
 
-        make_folder(self.path)
         content = {
-            "format": "chainrule run 1",
-            "chainrule": chainrule.__version__,
-            "settings": settings.to_dict(),
-            "shape": list(prepared.shape),
-            "outputs": prepared.outputs,
-            "task": prepared.task,
-            "classes": prepared.classes,
-            "preprocessing": prepared.preprocessing,
-            "train_samples": len(prepared.train),
-            "test_samples": len(prepared.test),
-        }
+            "format": FORMAT, "chainrule": chainrule.__version__, "settings": settings.to_dict(),
+            **form.to_dict(),
+        }  # fmt: skip
         atomic_write(self / CONFIG, json.dumps(content, indent=1) + "\n")
 
-    def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote, with `settings` as `Settings`.
+    def read_config(self) -> tuple[Settings, Form]:
+        """What `write_config` wrote.
 
         Raises:
             CheckpointError: if there is no run here, or its config is damaged.
         """
-        file = self / CONFIG
-        if not file.exists():
+        file, name = self / CONFIG, os.fspath(self / CONFIG)
+        if not self.exists:
             raise CheckpointError(
                 f"there is no run in {os.fspath(self.path)!r} (no {CONFIG}); give the folder that "
                 "`chainrule train ... --out FOLDER` wrote."
@@ -73,18 +73,49 @@ class RunFolder:
             content = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise file_error("read", file, error) from error
-        except ValueError as error:
-            raise CheckpointError(f"{os.fspath(file)!r} is damaged: {error}.") from None
-        needed = {"settings", "shape", "outputs", "task", "classes", "preprocessing"}
-        if not isinstance(content, dict) or (lacking := needed - set(content)):
-            what = f"lacks {', '.join(sorted(lacking))}" if isinstance(content, dict) else "is a list"
-            raise CheckpointError(f"{os.fspath(file)!r} {what}; it is not the config of a run.")
-        content["settings"] = Settings.from_dict(content["settings"], os.fspath(file))
-        return content
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{name!r} is damaged: it is no JSON ({error}).") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise CheckpointError(f"{name!r} is not the config of a run (format {FORMAT!r}).")
+        settings = Settings.from_dict(content.get("settings"), name)
+        return settings, Form.from_dict(content, name)
 
     def write_results(self, results: dict[str, Any]) -> None:
         """The measures at the end."""
         atomic_write(self / RESULTS, json.dumps(results, indent=1) + "\n")
+
+    def check_new(self) -> None:
+        """Refuse to write a new run over an old one.
+
+        Raises:
+            FileError: if a run is there, or other files are.
+        """
+        where = os.fspath(self.path)
+        if self.exists:
+            raise FileError(
+                f"there is a run in {where!r} already; go on with it by --resume, replace it by "
+                "--overwrite, or choose another --out."
+            )
+        if self.path.is_dir() and set(self.path.iterdir()) - set(leftovers(self.path)):
+            raise FileError(
+                f"the folder {where!r} is not empty and holds no run; choose another --out."
+            )
+
+    def clear(self) -> None:
+        """Remove the files of an old run, and nothing else."""
+        known = (
+            CONFIG, Checkpoint.LAST, Checkpoint.BEST, METRICS, MODEL, RESULTS, LOSS, CONFUSION,
+            REGRESSION, SAMPLES,
+        )  # fmt: skip
+        for file in [self / name for name in known] + self.leftovers():
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise file_error("remove", file, error) from error
+
+    def leftovers(self) -> list[Path]:
+        """What a killed process was writing when it died."""
+        return leftovers(self.path) if self.path.is_dir() else []
 
 
 def fresh_folder(recipe: str, data: str) -> Path:
@@ -96,34 +127,3 @@ def fresh_folder(recipe: str, data: str) -> Path:
         n += 1
         candidate = base.with_name(f"{base.name}-{n}")
     return candidate
-
-
-def check_new(folder: RunFolder) -> None:
-    """Refuse to write a new run over an old one.
-
-    Raises:
-        FileError: if a run is there, or other files are.
-    """
-    if folder.exists:
-        raise FileError(
-            f"there is a run in {os.fspath(folder.path)!r} already; go on with it by --resume, "
-            "replace it by --overwrite, or choose another --out."
-        )
-    if folder.path.is_dir() and any(folder.path.iterdir()):
-        raise FileError(
-            f"the folder {os.fspath(folder.path)!r} is not empty and holds no run; choose another "
-            "--out."
-        )
-
-
-def clear(folder: RunFolder) -> None:
-    """Remove the files of an old run (and nothing else) from its folder."""
-    known = {
-        CONFIG, MODEL, RESULTS, METRICS, "last.ckpt", "best.ckpt", "loss.png", "confusion.png",
-        "regression.png", "samples.png", "history.json",
-    }  # fmt: skip
-    for name in known:
-        try:
-            (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise file_error("remove", folder / name, error) from error

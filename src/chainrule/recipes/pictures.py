@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from chainrule.errors import require
+from chainrule.errors import ChainruleWarning, MissingExtraError, require
 from chainrule.files import atomic_path
 
 Path = str | os.PathLike[str]
 Array = np.ndarray[Any, Any]
 
 
+def available() -> bool:
+    """Whether pictures can be drawn; if not, one warning says what to install."""
+    try:
+        require("matplotlib", extra="plot", purpose="draw the pictures of a run")
+    except MissingExtraError as error:
+        warnings.warn(f"this run has no pictures: {error}", ChainruleWarning, stacklevel=2)
+        return False
+    return True
+
+
 def _figure(width: float, height: float) -> Any:
-    require("matplotlib", extra="plot", purpose="draw the pictures of a run")
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -36,7 +46,7 @@ def confusion(path: Path, counts: Array, classes: Sequence[str]) -> None:
     """True classes in rows, predicted ones in columns; shade by the share of the row."""
     n = len(classes)
     side = 2.2 + 0.42 * min(n, 40)
-    figure = _figure(side + 0.6, side)
+    figure = _figure(side + 1.0, side)
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -54,7 +64,7 @@ def confusion(path: Path, counts: Array, classes: Sequence[str]) -> None:
         xlabel="predicted", ylabel="true",
         title=f"{right} of {total} right ({100 * right / max(total, 1):.2f} %)",
     )  # fmt: skip
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     _save(figure, path)
 
 
@@ -71,34 +81,43 @@ def regression(path: Path, true: Array, predicted: Array, target: str, r2: float
     _save(figure, path)
 
 
+def chosen_samples(probabilities: Array, true: Array, count: int = 24) -> Array:
+    """Which images to show: up to two thirds wrong ones, then right ones."""
+    right = probabilities.argmax(axis=1) == true
+    wrong = np.flatnonzero(~right)[: 2 * count // 3]
+    return np.concatenate([wrong, np.flatnonzero(right)[: count - len(wrong)]])
+
+
 def samples(
-    path: Path, images: Array, true: Array, probabilities: Array, classes: Sequence[str]
-) -> None:
-    """Images with the predicted class and its probability; wrong ones, in red, come first."""
+    path: Path, images: Array, true: Array, probabilities: Array, chosen: Array,
+    classes: Sequence[str],
+) -> None:  # fmt: skip
+    """The chosen images with the predicted class and its probability; wrong ones in red.
+
+    Arguments:
+        images: those of `chosen` (k, C, H, W), in [0, 1].
+        true, probabilities: of all held-out images, (n,) and (n, classes).
+        chosen: the numbers (k,) of the images.
+    """
     guess = probabilities.argmax(axis=1)
-    wrong = guess != true
-    order = np.argsort(~wrong, kind="stable")[:24]
     columns = 8
-    rows = math.ceil(len(order) / columns)
-    figure = _figure(1.25 * columns, 1.55 * rows + 0.5)
+    rows = math.ceil(len(chosen) / columns)
+    figure = _figure(1.25 * columns, 1.6 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.ravel():
+    for axes in grid.flat[len(chosen) :]:
         axes.axis("off")
-    for axes, i in zip(grid.ravel(), order, strict=False):
-        picture = images[i]
+    for number, picture in enumerate(images):
+        axes, i = grid.flat[number], int(chosen[number])
         if len(picture) == 1:
             axes.imshow(picture[0], cmap="gray_r", vmin=0, vmax=1)
         else:
             axes.imshow(np.moveaxis(picture[:3], 0, -1))
-        share = 100 * probabilities[i, guess[i]]
-        title = f"{_clipped(classes[guess[i]])} {share:.0f} %"
-        if wrong[i]:
+        axes.set(xticks=[], yticks=[])
+        title = f"{_clipped(classes[guess[i]])} ({100 * probabilities[i, guess[i]]:.0f} %)"
+        if guess[i] != true[i]:
             title += f"\ntrue {_clipped(classes[true[i]])}"
-        axes.set_title(title, fontsize=8, color="tab:red" if wrong[i] else "black")
-    count = int(wrong.sum())
-    figure.suptitle(
-        f"held-out images: {count} of {len(true)} wrong"
-        + (", shown first" if count else "") + "; the model's word and its probability",
-        fontsize=10,
-    )  # fmt: skip
+        axes.set_title(title, fontsize=8, color="black" if guess[i] == true[i] else "tab:red")
+    wrong = int((guess != true).sum())
+    count = f"{wrong} of {len(true)} held-out images wrong" + (", in red" if wrong else "")
+    figure.suptitle(f"{count}; the model's answer and its probability", fontsize=10)
     _save(figure, path)

@@ -1,153 +1,197 @@
-"""From the name of data to sets that a recipe can train on, and the plain numbers that bring any
-later input into the same form."""
+"""From the name of data to sets that a recipe can train on, or that a run is measured on."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chainrule import data
-from chainrule.data import transforms
-from chainrule.errors import ArgumentError, CheckpointError
-from chainrule.recipes.registry import Recipe, augmentation
-from chainrule.recipes.settings import Settings
+from chainrule.errors import ArgumentError, DataError
+from chainrule.recipes.form import Form
+from chainrule.recipes.registry import Recipe, augmentation, get
+from chainrule.recipes.settings import Settings, locate
 
+TEST_SHARE, SPLIT_SEED = 0.2, 0
 FIRST = 4096  # images that mean and spread are measured on
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Data ready to train on.
-
-    Attributes:
-        train, test: data sets of (input, target) in the form that the model takes.
-        shape: the shape of one input.
-        outputs: units that the model's last layer needs.
-        task: "classification" or "regression".
-        classes: the names of the classes, or None.
-        preprocessing: how inputs were made, as JSON: an image's size and scaling, or a table's columns.
-    """
+    """Training and held-out data in the form that the model takes."""
 
     train: Any
     test: Any
-    shape: tuple[int, ...]
-    outputs: int
-    task: str
-    classes: list[str] | None
-    preprocessing: dict[str, Any]
+    form: Form
 
 
-def is_table_file(name: str) -> bool:
-    """Whether the data's name is that of a table in a file."""
-    return name.lower().endswith((".csv", ".tsv"))
-
-
-def prepare(recipe: Recipe, settings: Settings) -> Prepared:
+def prepare(settings: Settings) -> Prepared:
     """Load, split, scale and (for training) augment the data of a run."""
-    if is_table_file(settings.data):
-        table = data.csv(settings.data, target=settings.target, missing=settings.missing)
-        return _table(table, settings)
-    if settings.target is not None:
-        raise ArgumentError(
-            f"--target names a column of a CSV file, but the data is {settings.data!r}."
-        )
-    options = _folder_options(recipe, settings)
-    train, test = data.load(settings.data, **options)
-    if len(train.shape) == 1:
-        return _table(_as_table(train, test), settings, len(test))
+    recipe = get(settings.recipe)
+    train, test = _read(recipe, settings)
+    if isinstance(train, data.Table):
+        if settings.augment:
+            raise ArgumentError("augmentation is for images; a table has none.")
+        form = _fit_table(train)
+        return Prepared(_table_set(form, train), _table_set(form, test), form)
     if recipe.table:
         raise ArgumentError(
             f"the recipe {recipe.name!r} learns from tables, but {settings.data!r} holds images of "
             f"shape {train.shape}; use the recipe mlp, lenet or resnet20."
         )
-    return _images(train, test, settings)
-
-
-def _folder_options(recipe: Recipe, settings: Settings) -> dict[str, Any]:
-    if settings.data in data.names() or not Path(settings.data).is_dir():
-        return {}
-    if recipe.name == "resnet20":
-        return {"size": 32, "mode": "RGB"}
-    return {"size": 28, "mode": "L"}
-
-
-def _images(train: Any, test: Any, settings: Settings) -> Prepared:
-    shape = tuple(train.shape)
-    sample = np.stack([np.asarray(train[i][0]) for i in range(min(len(train), FIRST))])
-    axes = (0, 2, 3)
-    mean = [round(float(v), 4) for v in sample.mean(axis=axes, dtype=np.float64)]
-    std = [max(round(float(v), 4), 1e-4) for v in sample.std(axis=axes, dtype=np.float64)]
-    normalize = transforms.Normalize(mean, std)
-    changed = train
+    form = _fit_images(train)
     if settings.augment:
-        changed = changed.with_transform(augmentation(settings.data, shape), seed=settings.seed)
-    classes = train.classes or [str(c) for c in range(int(np.max(train.labels)) + 1)]
-    return Prepared(
-        changed.with_transform(normalize), test.with_transform(normalize), shape, len(classes),
-        "classification", list(classes),
-        {"kind": "image", "shape": list(shape), "mean": mean, "std": std},
-    )  # fmt: skip
+        changes = augmentation(settings.data, form.shape)
+        return Prepared(
+            _image_set(form, train.with_transform(changes, seed=settings.seed)),
+            _image_set(form, test), form,
+        )  # fmt: skip
+    return Prepared(_image_set(form, train), _image_set(form, test), form)
 
 
-def _table(table: Any, settings: Settings, held_out: int | None = None) -> Prepared:
-    if settings.augment:
-        raise ArgumentError("augmentation is for images; a table has none.")
-    if held_out is None:
-        train, test, preprocessing = table.datasets(test=0.2, seed=0)
-    else:
-        n = len(table)
-        rows = np.arange(n)
-        preprocessing = data.fit_preprocessing(table.select(rows[: n - held_out]))
-        train = preprocessing.dataset(table.select(rows[: n - held_out]))
-        test = preprocessing.dataset(table.select(rows[n - held_out :]))
-    classes = preprocessing.classes
-    return Prepared(
-        train, test, (preprocessing.width,), 1 if classes is None else len(classes),
-        preprocessing.task, classes, {"kind": "table", **preprocessing.to_dict()},
-    )  # fmt: skip
+def held_out(settings: Settings, form: Form, other: str | None = None) -> Any:
+    """The data that a trained run is measured on, brought into its form.
+
+    Arguments:
+        other: data to use in place of the run's own: the test part of a data set by name, or all of
+            a CSV file or of a folder of images.
+    """
+    recipe = get(settings.recipe)
+    name = settings.data if other is None else locate(other)
+    if name != settings.data:
+        settings = dataclasses.replace(settings, data=name)
+        if _is_table_file(name):
+            form.require_kind(False, repr(name))
+            return _rows(form, name)
+        if _is_folder(name):
+            form.require_kind(True, repr(name))
+            return _image_set(form, _folder(name, form.shape))
+    test = _read(recipe, settings, form.shape)[1]
+    is_table = isinstance(test, data.Table)
+    form.require_kind(not is_table, repr(name))
+    return _table_set(form, test) if is_table else _image_set(form, test)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _is_table_file(name: str) -> bool:
+    return name.lower().endswith((".csv", ".tsv"))
+
+
+def _is_folder(name: str) -> bool:
+    return name not in data.names() and Path(name).is_dir()
+
+
+def _folder(name: str, shape: tuple[int, ...]) -> Any:
+    return data.folder(name, size=shape[1:], mode="L" if shape[0] == 1 else "RGB")
+
+
+def _read(recipe: Recipe, settings: Settings, shape: tuple[int, ...] | None = None) -> Any:
+    """Training and test data as they are: two tables, or two data sets of images."""
+    if _is_table_file(settings.data):
+        table = data.csv(settings.data, target=settings.target, missing=settings.missing)
+        return table.split(TEST_SHARE, SPLIT_SEED)
+    if settings.target is not None:
+        raise ArgumentError(
+            f"target names a column of a CSV file, but the data is {settings.data!r}."
+        )
+    if _is_folder(settings.data):
+        images = _folder(settings.data, shape or recipe.folder_shape)
+        return images.split(TEST_SHARE, SPLIT_SEED)
+    train, test = data.load(settings.data)
+    if len(train.shape) > 1:
+        return train, test
+    table, n = _as_table(train, test), len(train)
+    return table.select(np.arange(n)), table.select(np.arange(n, len(table)))
 
 
 def _as_table(train: Any, test: Any) -> Any:
     """The rows of two data sets, the training part first, as one table of numeric columns."""
     inputs = np.concatenate([np.asarray(part[:][0], np.float64) for part in (train, test)])
     labels = np.concatenate([np.asarray(part[:][1]) for part in (train, test)])
-    names = getattr(train, "feature_names", None) or [f"x{i + 1}" for i in range(inputs.shape[1])]
-    columns = tuple(
-        data.Column(name, "numeric", inputs[:, i]) for i, name in enumerate(names)
-    )
+    names = train.feature_names or [f"x{i + 1}" for i in range(inputs.shape[1])]
+    columns = tuple(data.Column(name, "numeric", inputs[:, i]) for i, name in enumerate(names))
     if train.task == "regression":
         values = labels.reshape(-1).astype(np.float64)
         target = data.Column("target", "numeric", values)
         return data.Table(train.name, columns, target, "regression", None, values)
-    classes = train.classes or [str(c) for c in range(int(labels.max()) + 1)]
+    classes = _class_names(train)
     target = data.Column("target", "categorical", np.array([classes[c] for c in labels], object))
-    return data.Table(train.name, columns, target, "classification", list(classes), labels)
+    return data.Table(train.name, columns, target, "classification", classes, labels)
 
 
-def image_inputs(pixels: np.ndarray[Any, Any], preprocessing: dict[str, Any]) -> Any:
-    """One image, float32 in [0, 1] of shape (C, H, W), as a batch of one for the model."""
-    mean = np.asarray(preprocessing["mean"], np.float32)[:, None, None]
-    std = np.asarray(preprocessing["std"], np.float32)[:, None, None]
-    return ((pixels - mean) / std)[None]
+def _class_names(dataset: Any) -> list[str]:
+    return list(dataset.classes or [str(c) for c in range(int(np.max(dataset.labels)) + 1)])
 
 
-def undo_scaling(inputs: np.ndarray[Any, Any], preprocessing: dict[str, Any]) -> Any:
-    """Images (n, C, H, W) as they were before they were scaled, for pictures."""
-    mean = np.asarray(preprocessing["mean"], np.float32)[:, None, None]
-    std = np.asarray(preprocessing["std"], np.float32)[:, None, None]
-    return np.clip(inputs * std + mean, 0, 1)
+# --- fitting --------------------------------------------------------------------------------------
 
 
-def check_kind(preprocessing: dict[str, Any], kind: str, what: str) -> None:
-    """Refuse an input of a kind that the run was not trained on."""
-    if preprocessing.get("kind") not in ("image", "table"):
-        raise CheckpointError("the run's config does not say how its inputs were made.")
-    if preprocessing["kind"] != kind:
-        has = preprocessing["kind"]
-        raise ArgumentError(
-            f"this run was trained on {'images' if has == 'image' else 'rows of a table'}, and "
-            f"{what} is something else."
+def _fit_table(train: Any) -> Form:
+    found = data.fit_preprocessing(train)
+    outputs = 1 if found.classes is None else len(found.classes)
+    content = {"kind": "table", **found.to_dict()}
+    return Form((found.width,), outputs, found.task, found.classes, content)
+
+
+def _fit_images(train: Any) -> Form:
+    """Mean and standard deviation of each channel, over evenly spaced training images."""
+    chosen = np.linspace(0, len(train) - 1, min(len(train), FIRST)).astype(np.int64)
+    images, axes = train.batch(chosen)[0], (0, 2, 3)
+    mean = [round(float(v), 4) for v in images.mean(axis=axes, dtype=np.float64)]
+    std = [max(round(float(v), 4), 1e-4) for v in images.std(axis=axes, dtype=np.float64)]
+    classes = _class_names(train)
+    content = {"kind": "image", "mean": mean, "std": std}
+    return Form(tuple(train.shape), len(classes), "classification", classes, content)
+
+
+# --- bringing into form ---------------------------------------------------------------------------
+
+
+def _image_set(form: Form, images: Any) -> Any:
+    if tuple(images.shape) != form.shape:
+        raise DataError(
+            f"the run takes images of shape {form.shape} (channels, height, width), but "
+            f"{images.name!r} has {tuple(images.shape)}."
         )
+    return images.with_transform(form.normalize(), _renumber(form, images))
+
+
+def _renumber(form: Form, images: Any) -> Callable[[Any], Any] | None:
+    """From a label of other data to the run's number of that class; None where all are the same."""
+    numbers = np.array(form.class_numbers(_class_names(images), repr(images.name)), np.int64)
+    if (numbers == np.arange(len(numbers))).all():
+        return None
+    return lambda label: numbers[label]
+
+
+def _table_set(form: Form, table: Any) -> Any:
+    """A table as inputs and targets; `Preprocessing` names a column that is not there."""
+    found = form.table
+    if (table.classes is None) != (form.classes is None):
+        raise DataError(f"the run is a {form.task}, but {table.name!r} is a {table.task}.")
+    targets = found.targets(table)
+    if table.classes is not None:
+        numbers = np.array(form.class_numbers(table.classes, repr(table.name)), np.int64)
+        targets = numbers[targets]
+    return data.TensorDataset(
+        found.table_inputs(table), targets, name=table.name, classes=form.classes, task=form.task
+    )
+
+
+def _rows(form: Form, path: str) -> Any:
+    """All rows of a CSV file as inputs and targets."""
+    found = form.table
+    columns = data.read_columns(path, [*found.columns, found.target])
+    try:
+        inputs, targets = found.inputs(columns), found.encode_targets(columns[found.target])
+    except DataError as error:
+        raise DataError(f"{os.fspath(path)!r}: {error}") from error
+    return data.TensorDataset(
+        inputs, targets, name=Path(path).stem, classes=form.classes, task=form.task
+    )

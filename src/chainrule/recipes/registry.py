@@ -10,7 +10,7 @@ from typing import Any
 from chainrule.data import transforms
 from chainrule.errors import ArgumentError, unknown_name
 from chainrule.models import MLP, LeNet, resnet20
-from chainrule.recipes.settings import Settings
+from chainrule.recipes.settings import Settings, locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Recipe:
         settings: what differs from the defaults of `Settings`.
         for_data: what differs further on certain data sets.
         table: whether it learns from a table instead of images.
+        folder_shape: (channels, height, width) that a folder of images is brought to.
     """
 
     name: str
@@ -34,13 +35,16 @@ class Recipe:
     settings: dict[str, Any]
     for_data: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     table: bool = False
+    folder_shape: tuple[int, int, int] = (1, 28, 28)
 
     def make_settings(self, data: str | None, **given: Any) -> Settings:
         """The settings of a run: the recipe's, then those for the data set, then those given."""
-        name = self.data if data is None else data
+        name = self.data if data is None else locate(data)
         chosen = {key: value for key, value in given.items() if value is not None}
         return Settings(
-            **{**self.settings, **self.for_data.get(name, {}), **chosen}, recipe=self.name, data=name
+            **{**self.settings, **self.for_data.get(name, {}), **chosen},
+            recipe=self.name,
+            data=name,
         )
 
 
@@ -93,6 +97,7 @@ RECIPES = {
                 "epochs": 30, "batch_size": 128, "lr": 0.1, "optimizer": "sgd",
                 "weight_decay": 1e-4, "augment": True, "schedule": "onecycle",
             },
+            folder_shape=(3, 32, 32),
         ),
         Recipe(
             "csv", "a small network on any table, classification or regression", "iris", _mlp,

@@ -13,11 +13,19 @@ import chainrule as cr
 from chainrule import nn, random
 from chainrule.data import DataLoader
 from chainrule.errors import CheckpointError
-from chainrule.files import make_folder
 from chainrule.recipes import pictures, registry
-from chainrule.recipes.folder import METRICS, MODEL, RunFolder, check_new, clear
-from chainrule.recipes.prepare import Prepared, prepare, undo_scaling
-from chainrule.recipes.settings import Settings
+from chainrule.recipes.folder import (
+    CONFUSION,
+    LOSS,
+    METRICS,
+    MODEL,
+    REGRESSION,
+    SAMPLES,
+    RunFolder,
+)
+from chainrule.recipes.form import Form
+from chainrule.recipes.prepare import Prepared, prepare
+from chainrule.recipes.settings import Settings, locate
 from chainrule.serialize import save
 from chainrule.train import (
     Checkpoint,
@@ -28,8 +36,10 @@ from chainrule.train import (
     Schedule,
     Trainer,
 )
+from chainrule.train.metrics import make_metrics
 
 EVALUATION_BATCH = 512
+Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass
@@ -39,28 +49,28 @@ class Result:
     Attributes:
         folder: where it is.
         history: the epochs.
-        results: measures on the held-out data at the last epoch.
+        results: measures on the held-out data at the last epoch; empty if it was interrupted.
     """
 
-    folder: Path
+    folder: RunFolder
     history: History
     results: dict[str, Any]
 
 
-def build_model(settings: Settings, shape: tuple[int, ...], outputs: int) -> Any:
+def build_model(settings: Settings, form: Form) -> Any:
     """The recipe's model, initialised from the run's seed."""
     random.manual_seed(settings.seed)
-    return registry.get(settings.recipe).build(settings, shape, outputs)
+    return registry.get(settings.recipe).build(settings, form.shape, form.outputs)
 
 
-def loss_for(task: str) -> Any:
+def loss_for(form: Form) -> Any:
     """Cross entropy for classes, mean squared error for values."""
-    return nn.CrossEntropyLoss() if task == "classification" else nn.MSELoss()
+    return nn.MSELoss() if form.classes is None else nn.CrossEntropyLoss()
 
 
-def metrics_for(task: str) -> list[str]:
+def metrics_for(form: Form) -> list[str]:
     """What is measured beside the loss."""
-    return ["accuracy"] if task == "classification" else ["r2"]
+    return ["r2"] if form.classes is None else ["accuracy"]
 
 
 def start(
@@ -77,17 +87,22 @@ def start(
         resume: go on with the run in the folder, bit for bit, wherever it was stopped; if none was
             begun there, begin.
         overwrite: replace the run in the folder.
+        progress: as `Trainer`'s.
     """
     folder = RunFolder(out)
     going_on = resume and folder.exists
-    if not going_on:
-        if overwrite and folder.exists:
-            clear(folder)
-        check_new(folder)
-        make_folder(folder.path)
-    prepared = prepare(registry.get(settings.recipe), settings)
-    if not going_on or settings != folder.read_config()["settings"]:
-        folder.write_config(settings, prepared)
+    if not going_on and not overwrite:
+        folder.check_new()
+    can_draw = pictures.available()
+    prepared = prepare(settings)
+    if going_on:
+        _check_unchanged(folder, prepared.form)
+    elif overwrite:
+        folder.clear()
+        folder.check_new()
+    for file in folder.leftovers():
+        file.unlink(missing_ok=True)
+    folder.write_config(settings, prepared.form)
     trainer, loader = make_trainer(settings, prepared, folder, progress)
     last = folder / Checkpoint.LAST
     history = trainer.fit(
@@ -96,8 +111,9 @@ def start(
         epochs=settings.epochs,
         resume=last if going_on and last.exists() else None,
     )
-    results = report(trainer, prepared, folder, settings) if not history.interrupted else {}
-    return Result(folder.path, history, results)
+    if history.interrupted:
+        return Result(folder, history, {})
+    return Result(folder, history, report(trainer, prepared, folder, settings, can_draw))
 
 
 def settings_of_run(
@@ -111,24 +127,35 @@ def settings_of_run(
     Raises:
         CheckpointError: if something else was given.
     """
-    kept: Settings = RunFolder(path).read_config()["settings"]
+    kept, _ = RunFolder(path).read_config()
     free = {"compile", "workers"} | ({"epochs"} if kept.schedule == "constant" else set())
-    chosen = {k: v for k, v in {**given, "recipe": recipe, "data": data}.items() if v is not None}
+    place = None if data is None else locate(data)
+    chosen = {k: v for k, v in {"recipe": recipe, "data": place, **given}.items() if v is not None}
     for name, value in chosen.items():
         old = getattr(kept, name)
         if name not in free and value != old:
             raise CheckpointError(
                 f"the run in {os.fspath(path)!r} has {name} = {old} and cannot go on with {value}; "
-                "leave that option out, or start a new run."
+                "leave that option out, or start a new run with another --out."
             )
     return dataclasses.replace(kept, **{k: v for k, v in chosen.items() if k in free})
+
+
+def _check_unchanged(folder: RunFolder, form: Form) -> None:
+    """Refuse to go on with data that has become other data."""
+    settings, kept = folder.read_config()
+    if form != kept:
+        raise CheckpointError(
+            f"the data {settings.data!r} has changed since the run in {os.fspath(folder.path)!r} "
+            "was begun, so it cannot go on bit for bit; bring the old data back, or start anew."
+        )
 
 
 def make_trainer(
     settings: Settings, prepared: Prepared, folder: RunFolder, progress: Any
 ) -> tuple[Trainer, DataLoader]:
     """The trainer and the training loader of a run."""
-    model = build_model(settings, prepared.shape, prepared.outputs)
+    model = build_model(settings, prepared.form)
     optimizer = settings.make_optimizer(model.parameters())
     loader = DataLoader(
         prepared.train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed,
@@ -142,66 +169,68 @@ def make_trainer(
         callbacks.append(Schedule(schedule, interval="step"))
     callbacks += [CSVLogger(folder / METRICS), Checkpoint(folder.path)]
     trainer = Trainer(
-        model, optimizer, loss_for(prepared.task), metrics_for(prepared.task), callbacks,
-        compile=settings.compile, seed=settings.seed, progress=progress,
+        model, optimizer, loss_for(prepared.form), metrics_for(prepared.form), callbacks,
+        compile=settings.compile, progress=progress,
     )  # fmt: skip
     return trainer, loader
 
 
 def report(
-    trainer: Trainer, prepared: Prepared, folder: RunFolder, settings: Settings
+    trainer: Trainer, prepared: Prepared, folder: RunFolder, settings: Settings, can_draw: bool
 ) -> dict[str, Any]:
     """Measure the trained model on the held-out data; write weights, results and pictures."""
-    metadata = {"recipe": settings.recipe, "data": settings.data}
+    metadata = {"recipe": settings.recipe, "data": Path(settings.data).name}
     save(trainer.model.state_dict(), folder / MODEL, metadata=metadata)
-    results = measure(trainer.model, prepared, folder)
-    results["epochs"] = trainer.epoch
+    measured = measure(trainer.model, prepared.test, prepared.form)
+    results = {**measured.results, "epochs": trainer.epoch}
     folder.write_results(results)
-    title = f"{settings.recipe} on {Path(settings.data).name}, seed {settings.seed}"
-    trainer.history.plot(folder / "loss.png", title=title)
+    if can_draw:
+        title = f"{settings.recipe} on {Path(settings.data).name}, seed {settings.seed}"
+        trainer.history.plot(folder / LOSS, title=title)
+        draw(measured, prepared.test, prepared.form, folder)
     return results
 
 
-def measure(model: Any, prepared: Prepared, folder: RunFolder | None) -> dict[str, Any]:
-    """Loss and metrics on the held-out data; with a folder also the pictures."""
-    loader = DataLoader(prepared.test, batch_size=EVALUATION_BATCH)
-    trainer = Trainer(
-        model, None, loss_for(prepared.task), metrics_for(prepared.task), progress=False
-    )
-    results: dict[str, Any] = dict(trainer.evaluate(loader))
-    results["samples"] = len(prepared.test)
-    outputs = trainer.predict(loader).numpy()
-    true = np.concatenate([targets.numpy() for _, targets in loader])
-    if prepared.task == "regression":
-        return {**results, **_measure_values(outputs, true, prepared, results["r2"], folder)}
-    if folder is not None:
-        _draw_classes(outputs, true, loader, prepared, folder)
-    return results
+@dataclasses.dataclass
+class Measured:
+    """Results, and what they were computed from."""
+
+    results: dict[str, Any]
+    outputs: Array
+    targets: Array
 
 
-def _measure_values(
-    outputs: np.ndarray[Any, Any], true: np.ndarray[Any, Any], prepared: Prepared, r2: float,
-    folder: RunFolder | None,
-) -> dict[str, float]:  # fmt: skip
-    """The mean absolute error in the target's own units."""
-    table = prepared.preprocessing
-    scale, mean = table["target_scale"], table["target_mean"]
-    guess, truth = (v.reshape(-1) * scale + mean for v in (outputs, true))
-    if folder is not None:
-        pictures.regression(folder / "regression.png", truth, guess, table["target"], r2)
-    return {"mae": float(np.abs(guess - truth).mean())}
+def measure(model: Any, test: Any, form: Form) -> Measured:
+    """Loss and metrics on held-out data; of a regression also the mean absolute error in the
+    target's own unit."""
+    loader = DataLoader(test, batch_size=EVALUATION_BATCH)
+    outputs = Trainer(model, progress=False).predict(loader)
+    targets = np.concatenate([batch[1].numpy() for batch in loader])
+    results: dict[str, Any] = {"loss": float(loss_for(form)(outputs, cr.asarray(targets)))}
+    for metric in make_metrics(metrics_for(form)):
+        metric.update(outputs.numpy(), targets)
+        results[metric.name] = metric.compute()
+    if form.classes is None:
+        error = np.abs(outputs.numpy() - targets, dtype=np.float64).mean()
+        results["mae"] = float(error * form.table.target_scale)
+    results["samples"] = len(targets)
+    return Measured(results, outputs.numpy(), targets)
 
 
-def _draw_classes(
-    outputs: np.ndarray[Any, Any], true: np.ndarray[Any, Any], loader: DataLoader,
-    prepared: Prepared, folder: RunFolder,
-) -> None:  # fmt: skip
-    classes = prepared.classes or []
+def draw(measured: Measured, test: Any, form: Form, folder: RunFolder) -> None:
+    """The pictures of what the model says of held-out data."""
+    if form.classes is None:
+        table = form.table
+        true, guess = (np.asarray(table.answers(v)) for v in (measured.targets, measured.outputs))
+        pictures.regression(folder / REGRESSION, true, guess, table.target, measured.results["r2"])
+        return
     matrix = ConfusionMatrix()
-    matrix.update(outputs, true)
-    pictures.confusion(folder / "confusion.png", matrix.counts, classes)
-    if prepared.preprocessing["kind"] == "image":
-        images = np.concatenate([inputs.numpy() for inputs, _ in loader])
-        probabilities = nn.functional.softmax(cr.asarray(outputs), dim=1).numpy()
-        shown = undo_scaling(images, prepared.preprocessing)
-        pictures.samples(folder / "samples.png", shown, true, probabilities, classes)
+    matrix.update(measured.outputs, measured.targets)
+    pictures.confusion(folder / CONFUSION, matrix.counts, form.classes)
+    if form.is_image:
+        probabilities = nn.functional.softmax(cr.asarray(measured.outputs), dim=1).numpy()
+        chosen = pictures.chosen_samples(probabilities, measured.targets)
+        images = form.pictures(test.batch(chosen)[0])
+        pictures.samples(
+            folder / SAMPLES, images, measured.targets, probabilities, chosen, form.classes
+        )

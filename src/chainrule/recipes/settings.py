@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from chainrule import optim
-from chainrule.errors import ArgumentError, CheckpointError, unknown_name
+from chainrule import data, optim
+from chainrule.data.tables import POLICIES
+from chainrule.data.vision import local_folder
+from chainrule.errors import ArgumentError, ChainruleError, CheckpointError, unknown_name
+from chainrule.models.mlp import ACTIVATIONS
 
 OPTIMIZERS: dict[str, Any] = {
     "adadelta": optim.Adadelta, "adagrad": optim.Adagrad, "adam": optim.Adam,
@@ -14,12 +21,73 @@ OPTIMIZERS: dict[str, Any] = {
     "nadam": optim.NAdam, "radam": optim.RAdam, "rmsprop": optim.RMSprop, "sgd": optim.SGD,
 }  # fmt: skip
 SCHEDULES = ("constant", "cosine", "onecycle")
-MISSING = ("error", "drop", "mean", "median", "most_frequent")
+MISSING = POLICIES
+
+
+def _number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
+    """Whether a value is a number from `low` (or above it) to below `high`."""
+
+    def check(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (low < value if above else low <= value) and value < high
+
+    return check
+
+
+def _whole(low: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: v is None or check(v)
+
+
+def _hidden(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_whole(1), value))
+
+
+_DOMAINS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "recipe": (_text, "a name"),
+    "data": (_text, "a name or a path"),
+    "epochs": (_whole(1), "a whole number from 1 on"),
+    "batch_size": (_whole(1), "a whole number from 1 on"),
+    "lr": (_number(0, above=True), "a positive number"),
+    "momentum": (_number(0, 1), "a number from 0 to below 1"),
+    "weight_decay": (_number(0), "a number from 0 on"),
+    "augment": (_flag, "true or false"),
+    "seed": (_whole(0), "a whole number from 0 on"),
+    "hidden": (_hidden, "whole numbers from 1 on"),
+    "dropout": (_number(0, 1), "a number from 0 to below 1"),
+    "clip_norm": (_or_none(_number(0, above=True)), "a positive number"),
+    "target": (_or_none(_text), "the name of a column"),
+    "compile": (_flag, "true or false"),
+    "workers": (_whole(0), "a whole number from 0 on"),
+}
+_NAMES = {
+    "optimizer": ("optimizer", OPTIMIZERS),
+    "schedule": ("schedule", SCHEDULES),
+    "activation": ("activation", ACTIVATIONS),
+    "missing": ("policy for missing values", MISSING),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a run is made of. See `chainrule train --help` for the meaning of each."""
+    """What a run is made of. See `chainrule train --help` for the meaning of each.
+
+    Raises:
+        ArgumentError: for a value outside its domain.
+        UnknownNameError: for a name that does not exist; offers the nearest ones.
+    """
 
     recipe: str
     data: str
@@ -42,19 +110,12 @@ class Settings:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
-        if self.missing not in MISSING:
-            raise unknown_name("policy for missing values", self.missing, MISSING)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} is at least 1, got {getattr(self, name)}.")
-        if not 0 < self.lr < float("inf"):
-            raise ArgumentError(f"the learning rate is a positive number, got {self.lr}.")
-        if any(n < 1 for n in self.hidden):
-            raise ArgumentError(f"hidden layers have at least 1 unit, got {self.hidden}.")
+        for name, (kind, known) in _NAMES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(kind, getattr(self, name), known)
+        for name, (fits, words) in _DOMAINS.items():
+            if not fits(getattr(self, name)):
+                raise ArgumentError(f"{name} must be {words}, but is {getattr(self, name)!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -67,13 +128,11 @@ class Settings:
         Raises:
             CheckpointError: if that is no such thing.
         """
-        fields = {f.name for f in dataclasses.fields(cls)}
         try:
             return cls(**{**content, "hidden": tuple(content["hidden"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ChainruleError) as error:
             raise CheckpointError(
-                f"{where} does not hold the settings of a run ({error}); expected the fields "
-                f"{', '.join(sorted(fields))}."
+                f"{where!r} does not hold the settings of a run: {error}"
             ) from None
 
     def make_optimizer(self, parameters: Any) -> Any:
@@ -93,3 +152,17 @@ class Settings:
             # The last call of step() comes after the last step, beyond PyTorch's total.
             return optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps + 1)
         return None
+
+
+def locate(name: str) -> str:
+    """The name of a data set as it is; a file or folder as a full path, good from anywhere.
+
+    What is not in the working folder is looked for in the one named by `CHAINRULE_DATA`.
+    """
+    if name in data.names():
+        return name
+    root = local_folder()
+    for path in (Path(name).expanduser(), None if root is None else root / name):
+        if path is not None and path.exists():
+            return os.path.abspath(path)
+    return name

@@ -32,6 +32,6 @@ from chainrule.train.trainer import Trainer
 __all__ = [
     "F1", "MAE", "METRICS", "MSE", "R2", "Accuracy", "CSVLogger", "Callback", "Checkpoint",
     "ConfusionMatrix", "EarlyStopping", "GradientClipping", "History", "Lambda", "Metric",
-    "Perplexity", "Precision", "Progress", "R2", "Recall", "Schedule", "TensorBoard", "TopK",
+    "Perplexity", "Precision", "Progress", "Recall", "Schedule", "TensorBoard", "TopK",
     "Trainer", "read_checkpoint",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from chainrule.errors import ArgumentError, CheckpointError, require, unknown_name
 from chainrule.files import make_folder
 from chainrule.optim import clip_grad_norm_, clip_grad_value_
+from chainrule.optim.lr_scheduler import ReduceLROnPlateau
 from chainrule.serialize import load_state, save_state
 from chainrule.train.history import higher_is_better
 
@@ -24,10 +25,16 @@ Record = dict[str, float]
 class Callback:
     """Base of callbacks. Every method may be left out; each gets the trainer.
 
-    A run is a row of `fit_start, (epoch_start, (gradients, step_end)*, epoch_end, epoch_saved)*,
-    fit_end`.
-    A callback with a memory gives it out by `state_dict` and takes it back by `load_state_dict`, so
-    that a resumed run goes on as if nothing had happened.
+    A run is a row of
+
+        fit_start,
+            (epoch_start, (gradients, step_end, after_step)*, epoch_end, after_epoch)*,
+        fit_end
+
+    and callbacks are called in the order in which the trainer has them. A run that goes on in the
+    middle of an epoch begins with `fit_start` and goes on with that epoch's next `gradients`. A
+    callback with a memory gives it out by `state_dict` and takes it back by `load_state_dict`, so
+    that such a run goes on as if nothing had happened.
     """
 
     def fit_start(self, trainer: Trainer) -> None:
@@ -42,14 +49,17 @@ class Callback:
     def step_end(self, trainer: Trainer) -> None:
         """A step is done."""
 
+    def after_step(self, trainer: Trainer) -> None:
+        """Every callback has seen the step's end: the time to write."""
+
     def epoch_end(self, trainer: Trainer, record: Record) -> None:
         """An epoch is over; numbers added to `record` become part of the history."""
 
-    def epoch_saved(self, trainer: Trainer) -> None:
-        """The record is part of the history and every callback has seen it: time to write."""
+    def after_epoch(self, trainer: Trainer) -> None:
+        """Every callback has seen the epoch's end, and the record is part of the history."""
 
     def fit_end(self, trainer: Trainer) -> None:
-        """The run is over, in whatever way."""
+        """The run is over, in whatever way: done (`trainer.finished`), interrupted or failed."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to remember."""
@@ -59,17 +69,19 @@ class Callback:
         """Go on from such a state."""
 
 
+METHODS = (
+    "fit_start", "epoch_start", "gradients", "step_end", "after_step", "epoch_end", "after_epoch",
+    "fit_end",
+)  # fmt: skip
+
+
 class Lambda(Callback):
     """Callbacks from functions: `Lambda(step_end=lambda trainer: ...)`."""
 
     def __init__(self, **functions: Callable[..., None]):
-        known = (
-            "fit_start", "epoch_start", "gradients", "step_end", "epoch_end", "epoch_saved",
-            "fit_end",
-        )  # fmt: skip
         for name, function in functions.items():
-            if name not in known:
-                raise unknown_name("callback method", name, known)
+            if name not in METHODS:
+                raise unknown_name("callback method", name, METHODS)
             setattr(self, name, function)
 
 
@@ -79,25 +91,41 @@ class _Monitor:
     def __init__(self, key: str, mode: str = "auto", min_delta: float = 0.0):
         if mode not in ("auto", "min", "max"):
             raise unknown_name("mode", mode, ("auto", "min", "max"))
-        self.key = key
-        self.up = higher_is_better(key) if mode == "auto" else mode == "max"
-        self.min_delta = abs(min_delta)
+        self.key, self.mode, self.min_delta = key, mode, abs(min_delta)
         self.best: float | None = None
 
-    def better(self, record: Record) -> bool:
-        if self.key not in record:
-            raise unknown_name(
-                "measure", self.key, record,
-                "Measures that begin with val_ need fit(..., validation=loader).",
-            )  # fmt: skip
-        value = float(record[self.key])
+    def better(self, trainer: Trainer, record: Record) -> bool:
+        value = measure(record, self.key)
         if math.isnan(value):
             return False
-        gain = math.inf if self.best is None else (value - self.best) * (1 if self.up else -1)
+        gain = math.inf if self.best is None else value - self.best
+        if self.best is not None and not self._higher_is_better(trainer):
+            gain = -gain
         if gain > self.min_delta:
             self.best = value
             return True
         return False
+
+    def _higher_is_better(self, trainer: Trainer) -> bool:
+        """By the mode, else by what the metric itself says, else by its name."""
+        if self.mode != "auto":
+            return self.mode == "max"
+        for metric in trainer.metrics:
+            if metric.name == self.key.removeprefix("val_"):
+                return metric.higher_is_better
+        return higher_is_better(self.key)
+
+
+def measure(record: Record, key: str) -> float:
+    """A number of a record.
+
+    Raises:
+        UnknownNameError: if it is not there.
+    """
+    if key not in record:
+        hint = "Measures that begin with val_ need fit(..., validation=loader)."
+        raise unknown_name("measure", key, record, hint if key.startswith("val_") else "")
+    return float(record[key])
 
 
 class EarlyStopping(Callback):
@@ -108,22 +136,24 @@ class EarlyStopping(Callback):
         patience: epochs to wait for something better.
         min_delta: how much better counts as better.
         mode: `"min"`, `"max"`, or `"auto"`: down for losses and errors, up for metrics.
-        restore_best: leave the model with the best epoch's weights at the end.
+        restore_best: leave the model with the best epoch's weights when the run is done.
     """
 
     def __init__(
         self, monitor: str = "val_loss", patience: int = 5, min_delta: float = 0.0,
         mode: str = "auto", restore_best: bool = False,
     ):  # fmt: skip
-        if patience < 1:
-            raise ArgumentError(f"patience is at least 1 epoch, got {patience}.")
+        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+            raise ArgumentError(
+                f"patience is a whole number of epochs from 1 on, got {patience!r}."
+            )
         self.watch = _Monitor(monitor, mode, min_delta)
         self.patience, self.restore_best = patience, restore_best
         self.waited = 0
         self.weights: dict[str, Any] | None = None
 
     def epoch_end(self, trainer: Trainer, record: Record) -> None:
-        if self.watch.better(record):
+        if self.watch.better(trainer, record):
             self.waited = 0
             if self.restore_best:
                 # Tensors are values: a detached one stays what it is while training goes on.
@@ -134,7 +164,7 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.watch.key} has not improved for {self.patience} epochs")
 
     def fit_end(self, trainer: Trainer) -> None:
-        if self.weights is not None and trainer.history.stopped:
+        if self.weights is not None and trainer.finished:
             trainer.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,7 +185,8 @@ class Checkpoint(Callback):
         folder: where to.
         monitor: the measure of the best; None keeps the last alone.
         mode: as in `EarlyStopping`.
-        every_seconds: how often to save within an epoch; besides, at the end of each.
+        every_seconds: how often to save within an epoch (0: after each step); besides, at the end
+            of each, and on Ctrl-C.
     """
 
     LAST, BEST = "last.ckpt", "best.ckpt"
@@ -175,17 +206,18 @@ class Checkpoint(Callback):
         if trainer.resumed_from is None:
             self.save(trainer)
 
-    def step_end(self, trainer: Trainer) -> None:
+    def after_step(self, trainer: Trainer) -> None:
         if time.monotonic() - self.saved >= self.every_seconds:
             self.save(trainer)
 
     def epoch_end(self, trainer: Trainer, record: Record) -> None:
-        self.is_best = self.watch is not None and self.watch.better(record)
+        self.is_best = self.watch is not None and self.watch.better(trainer, record)
 
-    def epoch_saved(self, trainer: Trainer) -> None:
-        self.save(trainer)
+    def after_epoch(self, trainer: Trainer) -> None:
+        # The best first: a kill between the two leaves a last one that comes to this epoch again.
         if self.is_best:
             save_state(trainer.state_dict(), self.folder / self.BEST)
+        self.save(trainer)
 
     def fit_end(self, trainer: Trainer) -> None:
         if trainer.history.interrupted:
@@ -222,13 +254,20 @@ class Schedule(Callback):
     Arguments:
         scheduler: the schedule, made on the trainer's optimiser.
         interval: `"epoch"` or `"step"`.
-        monitor: the measure to pass to `ReduceLROnPlateau`.
+        monitor: the measure to pass to `ReduceLROnPlateau`, such as `"val_loss"`.
     """
 
     def __init__(self, scheduler: Any, interval: str = "epoch", monitor: str | None = None):
         if interval not in ("epoch", "step"):
             raise unknown_name("interval", interval, ("epoch", "step"))
-        if interval == "step" and monitor is not None:
+        plateau = isinstance(scheduler, ReduceLROnPlateau)
+        if plateau != (monitor is not None):
+            raise ArgumentError(
+                "ReduceLROnPlateau watches a measure: name it, such as monitor='val_loss'."
+                if plateau
+                else f"{type(scheduler).__name__} watches no measure; leave monitor out."
+            )
+        if plateau and interval == "step":
             raise ArgumentError("a schedule that watches a measure has the interval 'epoch'.")
         self.scheduler, self.interval, self.monitor = scheduler, interval, monitor
 
@@ -241,10 +280,8 @@ class Schedule(Callback):
             return
         if self.monitor is None:
             self.scheduler.step()
-        elif self.monitor not in record:
-            raise unknown_name("measure", self.monitor, record)
         else:
-            self.scheduler.step(record[self.monitor])
+            self.scheduler.step(measure(record, self.monitor))
 
     def state_dict(self) -> dict[str, Any]:
         return self.scheduler.state_dict()
@@ -264,6 +301,9 @@ class GradientClipping(Callback):
     def __init__(self, norm: float | None = None, value: float | None = None):
         if (norm is None) == (value is None):
             raise ArgumentError("give either norm= or value=.")
+        bound = norm if value is None else value
+        if bound is None or not 0 < bound < math.inf:
+            raise ArgumentError(f"gradients are clipped to a positive number, got {bound}.")
         self.norm, self.value = norm, value
 
     def gradients(self, trainer: Trainer) -> None:
@@ -280,7 +320,7 @@ class CSVLogger(Callback):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
 
-    def epoch_saved(self, trainer: Trainer) -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         trainer.history.to_csv(self.path)
 
 
@@ -308,3 +348,4 @@ class TensorBoard(Callback):
     def fit_end(self, trainer: Trainer) -> None:
         if self.writer is not None:
             self.writer.close()
+            self.writer = None

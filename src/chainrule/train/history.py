@@ -119,6 +119,8 @@ class History:
         return groups
 
     def _draw(self, axes: Any, name: str, keys: list[str]) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         epochs = [record["epoch"] for record in self.records]
         for key in keys:
             held_out = key.startswith("val_")
@@ -129,12 +131,20 @@ class History:
             )  # fmt: skip
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if is_share(name):
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.3)
         axes.legend()
 
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def is_share(key: str) -> bool:
+    """Whether a measure is a share of samples, to be shown in percent."""
+    name = key.removeprefix("val_")
+    return "accuracy" in name or name.startswith("top")
 
 
 def higher_is_better(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Ctrl-C: finish the step at hand, then stop; a second one stops at once."""
+"""Ctrl-C (and SIGTERM): finish the step at hand, then stop; a second one stops at once."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ import threading
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt:
-    """While entered, SIGINT sets `requested` instead of raising. Only the main thread can do that."""
+    """While entered, the first signal sets `requested` and the second raises KeyboardInterrupt.
+
+    Only the main thread can do that; elsewhere signals do what they did before, and so does a
+    signal that the process was started to ignore (as under `nohup` and in background jobs).
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: Any = None
-        self._installed = False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+            for number in SIGNALS:
+                before = signal.getsignal(number)
+                if before is not signal.SIG_IGN and before is not None:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

@@ -1,13 +1,15 @@
 """Metrics: what is measured beside the loss, added up batch by batch.
 
-A metric sees the model's outputs and the targets as NumPy arrays. Classification metrics take scores of
-shape (n, classes), of which the largest decides, or (n,) or (n, 1) for two classes, where logits above
-0 decide for class 1; targets are class indices, or scores of shape (n, classes) themselves.
+A metric sees the model's outputs and the targets as NumPy arrays. Metrics of classification take
+scores of shape (n, classes, ...), of which the largest decides, or (n,) or (n, 1) for two classes,
+where what is above a threshold (0, for logits) is class 1; targets are class indices, or scores of
+the outputs' shape themselves. Targets below 0, such as cross entropy's `ignore_index`, are passed
+over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,12 @@ class Metric:
     Attributes:
         name: the key in the history.
         higher_is_better: which way is up, for callbacks that keep the best.
+        threshold: above it a single score stands for class 1; 0 for logits, 0.5 for probabilities.
     """
 
     name = "metric"
     higher_is_better = True
+    threshold = 0.0
 
     def __init__(self) -> None:
         self.reset()
@@ -52,20 +56,28 @@ class Metric:
         vars(self).update(state)
 
 
-def predicted_classes(outputs: Array) -> Array:
+def predicted_classes(outputs: Array, threshold: float = 0.0) -> Array:
     """The class that each row of scores decides for."""
     if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
-        return (outputs.reshape(-1) > 0).astype(np.int64)
+        return (outputs.reshape(-1) > threshold).astype(np.int64)
     return outputs.argmax(axis=1)
 
 
 def true_classes(targets: Array, outputs: Array) -> Array:
-    """Targets as class indices."""
-    if targets.ndim == outputs.ndim and targets.ndim > 1 and targets.shape[1] > 1:
+    """Targets as class indices, in the shape of the predicted ones.
+
+    Raises:
+        ShapeError: if there are not as many as the outputs need.
+    """
+    single = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)
+    wanted = outputs.shape[:1] if single else (outputs.shape[0], *outputs.shape[2:])
+    if not single and targets.shape == outputs.shape:
         return targets.argmax(axis=1)
-    if targets.ndim > 1 and targets.shape[-1] == 1 and outputs.ndim <= 2:
-        targets = targets.reshape(-1)
-    return targets.astype(np.int64)
+    if targets.shape != wanted and targets.shape != (*wanted, 1):
+        raise ShapeError(
+            f"outputs of shape {outputs.shape} need targets of shape {wanted}, got {targets.shape}."
+        )
+    return targets.reshape(wanted).astype(np.int64)
 
 
 class _Mean(Metric):
@@ -88,8 +100,8 @@ class Accuracy(_Mean):
     name = "accuracy"
 
     def update(self, outputs: Array, targets: Array) -> None:
-        right = predicted_classes(outputs) == true_classes(targets, outputs)
-        self.add(right)
+        true = true_classes(targets, outputs)
+        self.add((predicted_classes(outputs, self.threshold) == true)[true >= 0])
 
 
 class TopK(_Mean):
@@ -109,7 +121,8 @@ class TopK(_Mean):
                 f"got {outputs.shape}."
             )
         best = np.argpartition(-outputs, self.k - 1, axis=1)[:, : self.k]
-        self.add((best == true_classes(targets, outputs)[:, None]).any(axis=1))
+        true = true_classes(targets, outputs)
+        self.add((best == true[:, None]).any(axis=1)[true >= 0])
 
 
 class ConfusionMatrix(Metric):
@@ -121,8 +134,9 @@ class ConfusionMatrix(Metric):
         self.counts = np.zeros((0, 0), dtype=np.int64)
 
     def update(self, outputs: Array, targets: Array) -> None:
-        guess = predicted_classes(outputs).reshape(-1)
+        guess = predicted_classes(outputs, self.threshold).reshape(-1)
         true = true_classes(targets, outputs).reshape(-1)
+        guess, true = guess[true >= 0], true[true >= 0]
         scores = outputs.shape[1] if outputs.ndim > 1 and outputs.shape[1] > 1 else 2
         n = max(scores, len(self.counts), int(true.max(initial=-1)) + 1)
         grown = np.zeros((n, n), dtype=np.int64)
@@ -141,13 +155,20 @@ def _ratio(a: Array, b: Array) -> Array:
 
 
 class _FromConfusion(ConfusionMatrix):
-    """A mean over classes ("macro") or over samples ("micro"), or of class 1 ("binary")."""
+    """A score of each class, put together by `average`.
+
+    Arguments:
+        average: `"macro"` (default), the mean over the classes that occur or are guessed;
+            `"micro"`, over all samples; `"binary"`, that of class 1 alone.
+    """
 
     def __init__(self, average: str = "macro"):
         if average not in ("macro", "micro", "binary"):
             raise unknown_name("average", average, ("macro", "micro", "binary"))
         super().__init__()
         self.average = average
+        if average != "macro":
+            self.name = f"{self.name}_{average}"
 
     def scores(self, hits: Array, guessed: Array, true: Array) -> Array:
         raise NotImplementedError
@@ -224,30 +245,38 @@ class MSE(_Mean):
 
 
 class R2(Metric):
-    """1 - sum (y - yhat)^2 / sum (y - mean y)^2, pooled over all outputs."""
+    """The coefficient of determination, 1 - sum (y - yhat)^2 / sum (y - mean y)^2.
+
+    Of several outputs, (n, outputs), the mean over them. For a target that is constant it is 1 if
+    every output is right and else 0, as in scikit-learn; NaN for less than two samples.
+    """
 
     name = "r2"
 
     def reset(self) -> None:
-        self.residual, self.count, self.mean, self.spread = 0.0, 0, 0.0, 0.0
+        self.count, self.residual, self.mean, self.spread = 0, 0.0, 0.0, 0.0
 
     def update(self, outputs: Array, targets: Array) -> None:
         _same_shape(outputs, targets)
-        y = targets.astype(np.float64).reshape(-1)
-        self.residual += float(np.square(outputs.reshape(-1) - y).sum())
+        n = len(targets)
+        if not n:
+            return
+        y, guess = (v.reshape(n, -1).astype(np.float64) for v in (targets, outputs))
+        mean, total = y.mean(axis=0), self.count + n
         # Chan, Golub and LeVeque (1983): means and spreads of parts combine without cancellation.
-        n, mean = y.size, float(y.mean()) if y.size else 0.0
-        total = self.count + n
-        if total:
-            shift = mean - self.mean
-            self.spread += float(np.square(y - mean).sum()) + shift**2 * self.count * n / total
-            self.mean += shift * n / total
-        self.count = total
+        shift = mean - self.mean
+        self.residual = self.residual + np.square(guess - y).sum(axis=0)
+        self.spread = (
+            self.spread + np.square(y - mean).sum(axis=0) + shift**2 * (self.count * n / total)
+        )
+        self.mean, self.count = self.mean + shift * (n / total), total
 
     def compute(self) -> float:
-        if self.count < 2 or self.spread == 0:
+        if self.count < 2:
             return float("nan")
-        return 1 - self.residual / self.spread
+        residual, spread = np.asarray(self.residual), np.asarray(self.spread)
+        share = np.divide(residual, spread, out=(residual > 0).astype(float), where=spread > 0)
+        return float(1 - share.mean())
 
 
 class Perplexity(_Mean):
@@ -257,11 +286,11 @@ class Perplexity(_Mean):
     higher_is_better = False
 
     def update(self, outputs: Array, targets: Array) -> None:
-        scores = np.moveaxis(outputs, 1, -1).astype(np.float64)
+        true = true_classes(targets, outputs)
+        scores = np.moveaxis(outputs, 1, -1).astype(np.float64)[true >= 0]
         top = scores.max(axis=-1, keepdims=True)
         logsum = np.log(np.exp(scores - top).sum(axis=-1)) + top[..., 0]
-        chosen = np.take_along_axis(scores, targets.astype(np.int64)[..., None], axis=-1)[..., 0]
-        self.add(logsum - chosen)
+        self.add(logsum - np.take_along_axis(scores, true[true >= 0][:, None], axis=-1)[:, 0])
 
     def compute(self) -> float:
         return float(np.exp(super().compute()))
@@ -286,8 +315,27 @@ def make_metric(metric: str | Metric) -> Metric:
     """A metric by name (`"accuracy"`), or the metric itself."""
     if isinstance(metric, Metric):
         return metric
-    if isinstance(metric, str) and metric.startswith("top") and metric[3:].isdigit():
+    if isinstance(metric, str) and metric.startswith("top") and metric[3:].isdecimal():
         return TopK(int(metric[3:]))
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
     return METRICS[metric]()
+
+
+def make_metrics(
+    metrics: str | Metric | Sequence[str | Metric], threshold: float = 0.0
+) -> list[Metric]:
+    """Metrics by name, with this threshold, or as they are; no two of one name."""
+    made = []
+    for metric in [metrics] if isinstance(metrics, str | Metric) else metrics:
+        made.append(make_metric(metric))
+        if isinstance(metric, str):
+            made[-1].threshold = threshold
+    names = [metric.name for metric in made]
+    for name in names:
+        if names.count(name) > 1 or name == "loss":
+            raise ArgumentError(
+                f"metrics are told apart by their names, and {name!r} comes twice (the loss is "
+                "'loss'); set another on one of them: metric.name = ..."
+            )
+    return made

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+from chainrule.train.history import is_share
+
 Numbers = dict[str, float]
+
+# What a record holds beside losses and metrics.
+BESIDE = ("epoch", "steps", "seconds", "samples_per_second", "lr")
 
 
 def format_numbers(numbers: Numbers) -> str:
     """`loss 0.1234, accuracy 98.61 %`"""
     parts = []
     for key, value in numbers.items():
-        percent = "accuracy" in key or key.removeprefix("val_").startswith("top")
-        parts.append(f"{key} {100 * value:.2f} %" if percent else f"{key} {value:.4g}")
+        parts.append(f"{key} {100 * value:.2f} %" if is_share(key) else f"{key} {value:.4g}")
     return ", ".join(parts)
 
 
 def format_seconds(seconds: float) -> str:
     """`7.3 s`, `2:05`, `1:02:03`"""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
@@ -33,8 +38,11 @@ class Progress:
     def epoch(self, epoch: int, epochs: int, steps: int | None, done: int) -> None:
         """An epoch begins, `done` of its `steps` already behind it."""
 
-    def step(self, samples: int, numbers: Numbers) -> None:
-        """One more batch is done."""
+    def step(self, samples: int, numbers: Callable[[], Numbers]) -> None:
+        """One more batch is done; `numbers()` are those of the epoch so far."""
+
+    def validation(self) -> None:
+        """The steps of the epoch are done and the held-out data is being measured."""
 
     def record(self, record: Numbers) -> None:
         """An epoch is over."""
@@ -58,36 +66,39 @@ class Lines(Progress):
         print(text, file=self.stream, flush=True)
 
     def epoch(self, epoch: int, epochs: int, steps: int | None, done: int) -> None:
-        self.place = f"epoch {epoch}/{epochs}"
-        self.steps, self.done, self.samples, self.worked = steps, done, 0, 0
-        self.begun = self.last = time.monotonic()
+        width = len(str(epochs))
+        self.place = f"epoch {epoch:{width}}/{epochs}"
+        self.epochs_left, self.steps, self.done = epochs - epoch, steps, done
+        self.samples, self.worked = 0, 0
+        self.begun = self.shown = time.monotonic()
 
-    def step(self, samples: int, numbers: Numbers) -> None:
+    def step(self, samples: int, numbers: Callable[[], Numbers]) -> None:
         self.done += 1
         self.worked += 1
         self.samples += samples
         now = time.monotonic()
-        if now - self.last >= self.EVERY:
-            self.last = now
-            self._print(f"{self.place}: {self._within(now, numbers)}")
+        if now - self.shown >= self.EVERY:
+            self.shown = now
+            self._show(now, numbers())
 
-    def _within(self, now: float, numbers: Numbers) -> str:
-        elapsed = max(now - self.begun, 1e-9)
-        parts = [f"step {self.done}" + (f"/{self.steps}" if self.steps else "")]
-        parts.append(format_numbers(numbers))
-        parts.append(f"{self.samples / elapsed:.0f} samples/s")
+    def _show(self, now: float, numbers: Numbers) -> None:
+        steps = f"step {self.done}" + (f"/{self.steps}" if self.steps else "")
+        parts = [steps, format_numbers(numbers), self._speed(now)]
         if self.steps:
-            left = elapsed / self.worked * (self.steps - self.done)
-            parts.append(f"{format_seconds(left)} left")
-        return ", ".join(parts)
+            parts.append(f"{self._left(now)} left")
+        self._print(f"{self.place}: {', '.join(parts)}")
+
+    def _speed(self, now: float) -> str:
+        return f"{self.samples / max(now - self.begun, 1e-9):,.0f} samples/s"
+
+    def _left(self, now: float) -> str:
+        """The time that the run's remaining steps take, at the pace of this epoch."""
+        steps = (self.steps or 0) * (1 + self.epochs_left) - self.done
+        return format_seconds((now - self.begun) / max(self.worked, 1) * max(steps, 0))
 
     def record(self, record: Numbers) -> None:
-        shown = {
-            k: v
-            for k, v in record.items()
-            if k not in ("epoch", "steps", "seconds", "samples_per_second", "lr")
-        }
-        speed = f"{record['samples_per_second']:.0f} samples/s"
+        shown = {k: v for k, v in record.items() if k not in BESIDE}
+        speed = f"{record['samples_per_second']:,.0f} samples/s"
         self._print(
             f"{self.place}: {format_numbers(shown)}, {speed}, {format_seconds(record['seconds'])}"
         )
@@ -99,16 +110,19 @@ class Lines(Progress):
 class Bar(Lines):
     """A live bar by rich: loss, metrics, samples per second, time left; a line for each epoch."""
 
-    def __init__(self, console: Any):
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+    EVERY = 0.1
 
-        self.console = console
+    def __init__(self, console: Any):
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+        from rich.table import Column
+
+        # In a narrow terminal the numbers are cut off, and neither the place nor the bar.
+        numbers = TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, ratio=1))
+        place = TextColumn("{task.description}", table_column=Column(no_wrap=True))
         self.bar = RichProgress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(), console=console, transient=True,
-        )  # fmt: skip
+            place, BarColumn(bar_width=16), numbers, console=console, transient=True, expand=True
+        )
         self.task: Any = None
         self.bar.start()
 
@@ -119,18 +133,16 @@ class Bar(Lines):
         super().epoch(epoch, epochs, steps, done)
         if self.task is not None:
             self.bar.remove_task(self.task)
-        self.task = self.bar.add_task(
-            self.place, total=steps, completed=done, numbers="", speed=""
-        )
+        self.task = self.bar.add_task(self.place, total=steps, completed=done, numbers="")
 
-    def step(self, samples: int, numbers: Numbers) -> None:
-        self.done += 1
-        self.samples += samples
-        elapsed = max(time.monotonic() - self.begun, 1e-9)
-        self.bar.update(
-            self.task, completed=self.done, numbers=format_numbers(numbers),
-            speed=f"{self.samples / elapsed:.0f} samples/s",
-        )  # fmt: skip
+    def _show(self, now: float, numbers: Numbers) -> None:
+        parts = [format_numbers(numbers), self._speed(now)]
+        if self.steps:
+            parts.append(f"{self._left(now)} left")
+        self.bar.update(self.task, completed=self.done, numbers=", ".join(parts))
+
+    def validation(self) -> None:
+        self.bar.update(self.task, completed=self.done, numbers="measuring held-out data")
 
     def close(self) -> None:
         self.bar.stop()

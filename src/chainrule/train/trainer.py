@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import numpy as np
 
 import chainrule as cr
 from chainrule import random
-from chainrule.autograd.anomaly import detect_anomaly
 from chainrule.autograd.modes import no_grad
-from chainrule.errors import (
-    ArgumentError,
-    CheckpointError,
-    DataError,
-    NonFiniteError,
-    ShapeError,
-)
-from chainrule.nn import CrossEntropyLoss
+from chainrule.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from chainrule.nn import BCELoss, CrossEntropyLoss
 from chainrule.optim import LBFGS
+from chainrule.train import nonfinite
+from chainrule.train.batches import check_loader, input_batches, numbers, pair, sample_count
 from chainrule.train.callbacks import Callback, Checkpoint, read_checkpoint
 from chainrule.train.history import History
 from chainrule.train.interrupt import Interrupt
-from chainrule.train.metrics import Metric, make_metric
+from chainrule.train.metrics import Metric, make_metrics
 from chainrule.train.progress import Progress, make_progress
 
 
@@ -35,15 +30,25 @@ class Trainer:
     Arguments:
         model: a module, called as `model(inputs)`.
         optimizer: an optimiser over its parameters; may be None for evaluation alone.
-        loss: called as `loss(outputs, targets)`, gives a scalar. Default: cross entropy.
+        loss: called as `loss(outputs, targets)`, gives a scalar. Default: cross entropy. Over an
+            epoch the losses of the batches are averaged, weighted by their numbers of samples.
         metrics: names (`"accuracy"`, `"top5"`, `"f1"`, `"r2"`, `"mae"`, ...) or `Metric` objects.
-        callbacks: see `chainrule.train.callbacks`.
+        callbacks: see `chainrule.train.callbacks`; they are called in this order.
         compile: compile the step (`cr.compile`).
-        out: a folder for checkpoints (`last.ckpt`, `best.ckpt`); the same as a `Checkpoint` callback.
+        out: a folder for checkpoints (`last.ckpt`); the same as a last callback `Checkpoint(out)`.
         seed: seeds the default random generator when a new run begins (dropout draws from it).
-        progress: True for a bar or lines, False for silence, or a `Progress`.
+        progress: None or True for a bar in a terminal and lines elsewhere, False for silence, or a
+            `Progress`.
 
-    Batches are tuples `(inputs, targets)`, as `data.DataLoader` gives them.
+    Attributes:
+        history: a record for each epoch done.
+        epoch, step: how many are done.
+        finished: whether the last `fit` came to its end, by its number of epochs or by `stop`.
+
+    Batches are pairs `(inputs, targets)`, as `data.DataLoader` gives them. `fit` puts the model in
+    training mode when it begins; a callback's `fit_start` may put parts of it back
+    (`trainer.model.bn.eval()`). `evaluate` and `predict` put the model in evaluation mode, and each
+    of its parts back afterwards; they record no graph and leave the random state as it was.
     """
 
     def __init__(
@@ -61,19 +66,20 @@ class Trainer:
     ):
         self.model, self.optimizer = model, optimizer
         self.loss = CrossEntropyLoss() if loss is None else loss
-        self.metrics = [make_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
+        # BCELoss takes probabilities, every other loss logits.
+        self.metrics = make_metrics(metrics, 0.5 if isinstance(loss, BCELoss) else 0.0)
         self.callbacks = list(callbacks)
         if out is not None:
             self.callbacks.append(Checkpoint(out))
         self.seed, self._progress = seed, progress
         self.history = History()
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step, self.finished = 0, 0, False
         self.resumed_from: str | None = None
         self._loader: Any = None
         self._sums = _Sums()
         self._stop: str | None = None
-        run = self._train_step
-        self._run_step = cr.compile(run) if compile else run
+        self._random_before = random.get_state()
+        self._run_step = cr.compile(self._train_step) if compile else self._train_step
 
     # --- the step ---------------------------------------------------------------------------------
 
@@ -88,60 +94,56 @@ class Trainer:
         loss.backward()
         return loss, outputs
 
-    def _train_step(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        if isinstance(self.optimizer, LBFGS):
-            return self._closure_step(inputs, targets)
+    def _checked(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Loss and gradients that the optimiser may use."""
+        self._random_before = random.get_state()
         loss, outputs = self._forward_backward(inputs, targets)
-        self._check_finite(loss)
+        nonfinite.check_loss_and_gradients(self.model, loss)
         self._call("gradients")
-        self.optimizer.step()
         return loss, outputs
 
-    def _closure_step(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        """LBFGS evaluates the loss as often as its line search asks for."""
-        first: list[Any] = []
+    def _train_step(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        if not isinstance(self.optimizer, LBFGS):
+            result = self._checked(inputs, targets)
+            self.optimizer.step()
+            return result
+        # LBFGS evaluates the loss as often as its line search asks for.
+        evaluations: list[tuple[Any, Any]] = []
 
         def closure() -> Any:
-            loss, outputs = self._forward_backward(inputs, targets)
-            self._check_finite(loss)
-            self._call("gradients")
-            first.append((loss, outputs))
-            return loss
+            evaluations.append(self._checked(inputs, targets))
+            return evaluations[-1][0]
 
         self.optimizer.step(closure)
-        return first[0]
+        return evaluations[0]
 
-    def _check_finite(self, loss: Any) -> None:
-        """Stop before the optimiser's step if the loss or a gradient is NaN or infinite."""
-        if not np.isfinite(loss._array).all():
-            raise _NotFinite(f"the loss is {loss.item()}")
-        for name, parameter in self.model.named_parameters():
-            g = parameter.grad
-            # One pass of sums finds every NaN and infinity; a finite sum of finite numbers may
-            # overflow, so look closely before complaining.
-            if g is not None and not np.isfinite(g._array.sum(dtype=np.float64)):
-                if not np.isfinite(g._array).all():
-                    raise _NotFinite(f"the gradient of {name!r} is not finite")
-
-    def _explain_non_finite(self, inputs: Any, targets: Any, before: Any, what: str) -> None:
-        """Run the step again, looking at every number, and say where it went wrong."""
-        place = f"epoch {self.epoch + 1}, step {self.step + 1}"
-        kept = next((c.folder / c.LAST for c in self.callbacks if isinstance(c, Checkpoint)), None)
-        advice = "Lower the learning rate, clip the gradients, or look at the inputs of that step."
-        if kept is not None:
-            advice += f" The last good checkpoint is {os.fspath(kept)!r}."
-        random.set_state(before)
+    def _one_step(self, inputs: Any, targets: Any) -> None:
+        before = self.model.state_dict()  # tensors are values: this keeps what they were
         try:
-            with detect_anomaly():
-                self._forward_backward(inputs, targets)
-        except NonFiniteError as found:
-            raise NonFiniteError(f"{what} in {place}: {found} {advice}") from None
-        finally:
-            self.optimizer.zero_grad()
-        source = "the inputs" if not np.isfinite(_array(inputs)).all() else "the parameters"
-        raise NonFiniteError(
-            f"{what} in {place}: {source} held NaN or infinity before the step began. {advice}"
-        )
+            loss, outputs = self._run_step(inputs, targets)
+            nonfinite.check_parameters(self.model)
+        except nonfinite.NotFinite as found:
+            try:
+                raise self._explained(str(found), inputs, targets) from None
+            finally:
+                self.model.load_state_dict(before)
+                self.optimizer.zero_grad()
+        self.step += 1
+        self._sums.add(float(loss), sample_count(inputs, targets))
+        _measure(self.metrics, outputs, targets)
+        self._call("step_end")
+        self._call("after_step")
+
+    def _explained(self, what: str, inputs: Any, targets: Any) -> Exception:
+        kept = [c.folder / c.LAST for c in self.callbacks if isinstance(c, Checkpoint)]
+        advice = f"The last good checkpoint is {os.fspath(kept[0])!r}." if kept else ""
+
+        def again() -> None:
+            random.set_state(self._random_before)
+            self._forward_backward(inputs, targets)
+
+        place = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        return nonfinite.explain(what, place, advice, again, inputs, targets, self._loader)
 
     # --- fit --------------------------------------------------------------------------------------
 
@@ -161,46 +163,60 @@ class Trainer:
             resume: a checkpoint or its folder (True: that of `out`) to go on from; the run
                 continues bit for bit, in the middle of an epoch too.
 
-        Returns the history. Ctrl-C finishes the step at hand, saves and returns
-        (`history.interrupted`).
+        Returns the history. Ctrl-C (or SIGTERM) finishes the step at hand, saves and returns
+        (`history.interrupted`); a second one raises KeyboardInterrupt at once.
 
         Raises:
-            NonFiniteError: if the loss or a gradient becomes NaN or infinite; the message says
-                where, and the weights are those before that step.
+            NonFiniteError: if the loss, a gradient or a parameter becomes NaN or infinite; the
+                message says where it began, and the model is as it was before that step.
+            DataError: if the loader gives no batch, or something else than pairs.
+            CheckpointError: if `resume` names no checkpoint, a damaged one, or that of another run.
         """
+        check_loader(loader, "fit")
+        if validation is not None:
+            check_loader(validation, "validation")
+        goal = self._begin(loader, epochs, resume)
+        self.finished, self.history.interrupted, self.history.stopped = False, False, None
+        self.model.train()
+        with Interrupt() as interrupt, contextlib.ExitStack() as leaving:
+            progress = make_progress(self._progress)
+            leaving.callback(progress.close)
+            leaving.callback(self._call, "fit_end")
+            self._call("fit_start")
+            if self.resumed_from is not None and self.epoch < goal:
+                progress.note(f"going on from {self.resumed_from} after step {self.step}")
+            while self.epoch < goal and self._stop is None and not interrupt.requested:
+                self._fit_epoch(loader, validation, goal, progress, interrupt)
+            self.history.interrupted, self.history.stopped = interrupt.requested, self._stop
+            self.finished = not interrupt.requested
+            if interrupt.requested:
+                progress.note(f"interrupted after step {self.step}")
+            elif self._stop is not None:
+                progress.note(f"stopped: {self._stop}")
+        return self.history
+
+    def _begin(self, loader: Any, epochs: int, resume: Any) -> int:
+        """Make ready to train; returns the number of epochs after which the run is over."""
         if self.optimizer is None:
             raise ArgumentError("fit needs an optimiser: Trainer(model, optim.SGD(...)).")
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise ArgumentError(f"epochs is a whole number from 1 on, got {epochs!r}.")
-        self._loader, self._stop = loader, None
-        self.history.interrupted, self.history.stopped = False, None
-        goal = self.epoch + epochs
+        self._stop = None
         if resume:
+            self._loader = loader
             self._resume(resume)
-            goal = epochs
-        elif self._sums.steps:
-            # An interrupted epoch goes on where it was left, in the same process too.
-            self.load_state_dict(self.state_dict())
+            return epochs
+        if self._sums.steps:  # an interrupted epoch goes on where it was left
+            if loader is not self._loader:
+                raise ArgumentError(
+                    f"epoch {self.epoch + 1} was left after {self._sums.steps} steps and goes on "
+                    "with the loader it was begun with; pass that one, or make a new Trainer."
+                )
+            self._place_loader(self._loader_state())
         elif self.seed is not None and self.epoch == 0:
             random.manual_seed(self.seed)
-        progress = make_progress(self._progress)
-        try:
-            with Interrupt() as interrupt:
-                self._call("fit_start")
-                if self.resumed_from is not None and self.epoch < goal:
-                    progress.note(f"resuming {self.resumed_from} at step {self.step}")
-                while self.epoch < goal and self._stop is None and not interrupt.requested:
-                    self._fit_epoch(loader, validation, goal, progress, interrupt)
-                self.history.interrupted = interrupt.requested
-                self.history.stopped = self._stop
-                self._call("fit_end")
-                if interrupt.requested:
-                    progress.note("interrupted; the state of the last step is kept")
-                elif self._stop is not None:
-                    progress.note(f"stopped: {self._stop}")
-        finally:
-            progress.close()
-        return self.history
+        self._loader = loader
+        return self.epoch + epochs
 
     def stop(self, reason: str) -> None:
         """End the run after this epoch; for callbacks."""
@@ -214,20 +230,23 @@ class Trainer:
         progress.epoch(self.epoch + 1, goal, steps, sums.steps)
         if sums.steps == 0:
             self._call("epoch_start")
-        self.model.train()
         begun, earlier = time.monotonic(), sums.seconds
-        for batch in loader:
-            inputs, targets = _pair(batch)
+        for batch in () if sums.complete else loader:
+            inputs, targets = pair(batch)
             self._one_step(inputs, targets)
             sums.seconds = earlier + time.monotonic() - begun
-            progress.step(len(inputs), self._numbers())
+            progress.step(sample_count(inputs, targets), self._numbers)
             if interrupt.requested:
                 return
         if sums.steps == 0:
             raise DataError("the loader gave no batch, so there is nothing to train on.")
-        record = {"epoch": self.epoch + 1, "steps": self.step, **self._numbers()}
+        sums.complete = True
+        record: dict[str, float] = {"epoch": self.epoch + 1, "steps": self.step, **self._numbers()}
         if validation is not None:
-            measured = self.evaluate(validation)
+            progress.validation()
+            measured = self._evaluate(validation, interrupt)
+            if measured is None:
+                return
             record.update({f"val_{key}": value for key, value in measured.items()})
         record["lr"] = float(self.optimizer.param_groups[0]["lr"])
         record["seconds"] = earlier + time.monotonic() - begun
@@ -238,28 +257,11 @@ class Trainer:
         self._sums = _Sums()
         for metric in self.metrics:
             metric.reset()
-        self._call("epoch_saved")
+        self._call("after_epoch")
         progress.record(record)
 
-    def _one_step(self, inputs: Any, targets: Any) -> None:
-        before = random.get_state()
-        try:
-            loss, outputs = self._run_step(inputs, targets)
-        except _NotFinite as found:
-            self._explain_non_finite(inputs, targets, before, str(found))
-            raise
-        self.step += 1
-        self._sums.add(float(loss), len(inputs))
-        self._measure(outputs, targets)
-        self._call("step_end")
-
-    def _measure(self, outputs: Any, targets: Any) -> None:
-        scores, truth = _array(outputs), _array(targets)
-        for metric in self.metrics:
-            metric.update(scores, truth)
-
     def _numbers(self) -> dict[str, float]:
-        return {"loss": self._sums.loss, **{m.name: m.compute() for m in self.metrics}}
+        return _results(self._sums, self.metrics)
 
     def _call(self, name: str, *arguments: Any) -> None:
         for callback in self.callbacks:
@@ -269,39 +271,37 @@ class Trainer:
 
     def evaluate(self, loader: Any) -> dict[str, float]:
         """Loss and metrics over the batches of a loader, in evaluation mode."""
-        kept = [m.state_dict() for m in self.metrics]
-        for metric in self.metrics:
+        check_loader(loader, "evaluate")
+        measured = self._evaluate(loader, None)
+        assert measured is not None
+        return measured
+
+    def _evaluate(self, loader: Any, interrupt: Interrupt | None) -> dict[str, float] | None:
+        """The measures; None if Ctrl-C came before they were complete."""
+        metrics, sums = copy.deepcopy(self.metrics), _Sums()
+        for metric in metrics:
             metric.reset()
-        sums = _Sums()
-        training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                for batch in loader:
-                    inputs, targets = _pair(batch)
-                    outputs = self.model(inputs)
-                    sums.add(float(self.loss(outputs, targets)), len(inputs))
-                    self._measure(outputs, targets)
-            if sums.steps == 0:
-                raise DataError("the loader gave no batch, so there is nothing to evaluate.")
-            return {"loss": sums.loss, **{m.name: m.compute() for m in self.metrics}}
-        finally:
-            self.model.train(training)
-            for metric, state in zip(self.metrics, kept, strict=True):
-                metric.load_state_dict(state)
+        with _evaluation_mode(self.model):
+            for batch in loader:
+                inputs, targets = pair(batch)
+                outputs = self.model(inputs)
+                sums.add(float(self.loss(outputs, targets)), sample_count(inputs, targets))
+                _measure(metrics, outputs, targets)
+                if interrupt is not None and interrupt.requested:
+                    return None
+        if sums.steps == 0:
+            raise DataError("the loader gave no batch, so there is nothing to evaluate.")
+        return _results(sums, metrics)
 
     def predict(self, inputs: Any, batch_size: int = 256) -> Any:
         """The model's outputs, in evaluation mode, as one tensor.
 
-        `inputs` is a loader (of batches, with or without targets) or an array of samples.
+        Arguments:
+            inputs: an array of samples, a data set, or a loader; targets in it are passed over.
+            batch_size: samples at a time, unless a loader decides.
         """
-        training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                parts = [self.model(x) for x in _batches(inputs, batch_size)]
-        finally:
-            self.model.train(training)
+        with _evaluation_mode(self.model):
+            parts = [self.model(x) for x in input_batches(inputs, batch_size)]
         if not parts:
             raise DataError("there are no inputs to predict from.")
         return cr.concat(parts)
@@ -310,51 +310,69 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on bit for bit."""
-        loader = self._loader
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
             "sums": vars(self._sums).copy(),
-            "metrics": [m.state_dict() for m in self.metrics],
             "random": random.get_state(),
-            "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
-            "history": [dict(r) for r in self.history.records],
-            "callbacks": [c.state_dict() for c in self.callbacks],
+            "loader": self._loader_state(),
+            "history": [dict(record) for record in self.history.records],
             "stopped": self._stop,
+            "metrics": [[m.name, m.state_dict()] for m in self.metrics],
+            "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the model, optimiser and callbacks must be those of the run."""
-        callbacks, metrics = state["callbacks"], state["metrics"]
-        if len(callbacks) != len(self.callbacks) or len(metrics) != len(self.metrics):
+        """Go on from a state; the model, optimiser, metrics and callbacks must be those of the run.
+
+        Raises:
+            CheckpointError: if they are not.
+        """
+        lacking = self.state_dict().keys() - (state.keys() if isinstance(state, dict) else ())
+        if lacking:
             raise CheckpointError(
-                f"the checkpoint is of a run with {len(callbacks)} callbacks and {len(metrics)} "
-                f"metrics, but this trainer has {len(self.callbacks)} and {len(self.metrics)}; "
-                "make the trainer as it was."
+                f"this is not the state of a trainer: it has no {', '.join(sorted(lacking))}."
             )
+        for what, mine in (
+            ("metrics", [m.name for m in self.metrics]),
+            ("callbacks", [type(c).__name__ for c in self.callbacks]),
+        ):
+            kept = [name for name, _ in state[what]]
+            if kept != mine:
+                raise CheckpointError(
+                    f"the checkpoint is of a run with the {what} {kept}, but this trainer has "
+                    f"{mine}; make the trainer as it was."
+                )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
         self._sums = _Sums(**state["sums"])
-        for metric, kept in zip(self.metrics, metrics, strict=True):
+        for metric, (_, kept) in zip(self.metrics, state["metrics"], strict=True):
             metric.load_state_dict(kept)
-        for callback, kept in zip(self.callbacks, callbacks, strict=True):
+        for callback, (_, kept) in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(kept)
         random.set_state(state["random"])
-        if state["loader"] is not None and hasattr(self._loader, "load_state_dict"):
-            self._loader.load_state_dict(state["loader"])
-        elif self._sums.steps:
-            raise CheckpointError(
-                "the checkpoint lies in the middle of an epoch and this loader cannot continue "
-                "there; use data.DataLoader, or a loader with state_dict and load_state_dict."
-            )
+        self._place_loader(state["loader"])
         self.history.records = list(state["history"])
         self._stop = state["stopped"]
 
+    def _loader_state(self) -> Any:
+        return self._loader.state_dict() if hasattr(self._loader, "state_dict") else None
+
+    def _place_loader(self, place: Any) -> None:
+        """Let the loader go on where it was."""
+        if place is not None and hasattr(self._loader, "load_state_dict"):
+            self._loader.load_state_dict(place)
+        elif self._sums.steps and not self._sums.complete:
+            raise CheckpointError(
+                "the run was left in the middle of an epoch and this loader cannot continue there; "
+                "use data.DataLoader, or a loader with state_dict and load_state_dict."
+            )
+
     def _resume(self, resume: str | os.PathLike[str] | bool) -> None:
-        if resume is True:
+        if isinstance(resume, bool):
             folders = [c.folder for c in self.callbacks if isinstance(c, Checkpoint)]
             if not folders:
                 raise ArgumentError("resume=True needs a trainer with out= or a Checkpoint.")
@@ -363,17 +381,21 @@ class Trainer:
         self.resumed_from = os.fspath(resume)
 
 
-class _NotFinite(Exception):
-    """A step met NaN or infinity; `_explain_non_finite` turns it into an error for the user."""
-
-
 class _Sums:
-    """The running loss of an epoch."""
+    """What an epoch has come to so far.
+
+    Attributes:
+        total: the sum of the losses, each times the samples of its batch.
+        samples, steps, seconds: how many.
+        complete: whether all batches are done, and only the epoch's end is left.
+    """
 
     def __init__(
-        self, total: float = 0.0, samples: int = 0, steps: int = 0, seconds: float = 0.0
-    ):
+        self, total: float = 0.0, samples: int = 0, steps: int = 0, seconds: float = 0.0,
+        complete: bool = False,
+    ):  # fmt: skip
         self.total, self.samples, self.steps, self.seconds = total, samples, steps, seconds
+        self.complete = complete
 
     def add(self, loss: float, samples: int) -> None:
         self.total += loss * samples
@@ -385,26 +407,25 @@ class _Sums:
         return self.total / self.samples if self.samples else float("nan")
 
 
-def _array(x: Any) -> np.ndarray[Any, Any]:
-    """The numbers behind a tensor (or array), graph or not."""
-    return x.detach().numpy() if isinstance(x, cr.Tensor) else np.asarray(x)
+def _results(sums: _Sums, metrics: Sequence[Metric]) -> dict[str, float]:
+    return {"loss": sums.loss, **{metric.name: float(metric.compute()) for metric in metrics}}
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        kind = f"{type(batch).__name__}"
-        raise DataError(
-            f"the trainer expects batches (inputs, targets), but the loader gave a {kind}"
-            + (f" of {len(batch)}." if isinstance(batch, tuple | list) else ".")
-        )
-    return batch[0], batch[1]
+def _measure(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:
+    if metrics:
+        scores, truth = numbers(outputs), numbers(targets)
+        for metric in metrics:
+            metric.update(scores, truth)
 
 
-def _batches(inputs: Any, batch_size: int) -> Iterable[Any]:
-    if isinstance(inputs, cr.Tensor | np.ndarray):
-        tensor = cr.asarray(inputs)
-        for start in range(0, len(tensor), batch_size):
-            yield tensor[start : start + batch_size]
-    else:
-        for batch in inputs:
-            yield batch[0] if isinstance(batch, tuple | list) else batch
+@contextlib.contextmanager
+def _evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode without graphs; then all modules' modes and the random state are as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with no_grad(), random.preserved():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
