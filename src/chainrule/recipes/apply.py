@@ -100,8 +100,7 @@ def _image(form: Form, file: str, invert: bool | None) -> Array:
     channels, height, width = form.shape
     if channels not in (1, 3):
         raise ArgumentError(
-            f"this run takes images of {channels} channels, and files have 1 (grey) or 3 (red, green, "
-            "blue)."
+            f"this run takes images of {channels} channels, and files have 1 (grey) or 3 (RGB)."
         )
     if not Path(file).exists() and "," in file:
         raise ArgumentError(f"this run was trained on images, and {file!r} is no file.")

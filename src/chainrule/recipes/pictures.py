@@ -108,15 +108,16 @@ def samples(
         axes.axis("off")
     for number, picture in enumerate(images):
         axes, i = grid.flat[number], int(chosen[number])
+        said, meant = int(guess[i]), int(true[i])
         if len(picture) == 1:
             axes.imshow(picture[0], cmap="gray_r", vmin=0, vmax=1)
         else:
             axes.imshow(np.moveaxis(picture[:3], 0, -1))
         axes.set(xticks=[], yticks=[])
-        title = f"{_clipped(classes[guess[i]])} ({100 * probabilities[i, guess[i]]:.0f} %)"
-        if guess[i] != true[i]:
-            title += f"\ntrue {_clipped(classes[true[i]])}"
-        axes.set_title(title, fontsize=8, color="black" if guess[i] == true[i] else "tab:red")
+        title = f"{_clipped(classes[said])} ({100 * probabilities[i, said]:.0f} %)"
+        if said != meant:
+            title += f"\ntrue {_clipped(classes[meant])}"
+        axes.set_title(title, fontsize=8, color="black" if said == meant else "tab:red")
     wrong = int((guess != true).sum())
     count = f"{wrong} of {len(true)} held-out images wrong" + (", in red" if wrong else "")
     figure.suptitle(f"{count}; the model's answer and its probability", fontsize=10)

@@ -420,7 +420,7 @@ def _measure(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:
 
 @contextlib.contextmanager
 def _evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without graphs; then all modules' modes and the random state are as before."""
+    """Evaluation mode without graphs; then all modules' modes and the random state are put back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
