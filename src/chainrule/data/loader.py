@@ -161,21 +161,9 @@ class DataLoader:
         self.pin_memory, self.persistent_workers = pin_memory, persistent_workers
         self.seed = seed_from(generator, seed)
         self._check_length()
+        _check_combination(batch_size, shuffle, sampler, batch_sampler, drop_last)
         if batch_sampler is not None:
-            if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ArgumentError(
-                    "batch_sampler decides everything itself: it cannot be combined with "
-                    "batch_size, shuffle, sampler or drop_last."
-                )
             batch_size = None
-        elif batch_size is None and drop_last:
-            raise ArgumentError(
-                "batch_size=None hands out single samples: drop_last has no meaning."
-            )
-        if sampler is not None and shuffle:
-            raise ArgumentError(
-                "a sampler gives the order: it cannot be combined with shuffle=True."
-            )
         self._shuffles = sampler is None and bool(shuffle)
         if self._shuffles:
             sampler = RandomSampler(dataset, seed=self.seed)
@@ -319,6 +307,22 @@ class DataLoader:
             self.sampler.seed = seed
         if "sampler" in state and self._stateful is not None:
             self._stateful.load_state_dict(state["sampler"])
+
+
+def _check_combination(
+    batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: bool
+) -> None:
+    """Raise for arguments that exclude each other."""
+    own = batch_sampler is not None
+    if own and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+        raise ArgumentError(
+            "batch_sampler decides everything itself: it cannot be combined with batch_size, "
+            "shuffle, sampler or drop_last."
+        )
+    if batch_size is None and drop_last:
+        raise ArgumentError("batch_size=None hands out single samples: drop_last has no meaning.")
+    if sampler is not None and shuffle:
+        raise ArgumentError("a sampler gives the order: it cannot be combined with shuffle=True.")
 
 
 def _check_workers(num_workers: int, context: None) -> int:
