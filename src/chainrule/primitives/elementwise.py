@@ -91,7 +91,7 @@ def _pow_dy(g: Any, z: Any, x: Any, y: Any) -> Any:
 
 def _pow(x: Any, y: Any) -> Any:
     try:
-        return np.power(x, y)
+        return special.power(x, y)
     except ValueError:  # the one that NumPy raises here
         raise ArgumentError(
             "an integer raised to a negative integer is no integer; cast the base to a float "

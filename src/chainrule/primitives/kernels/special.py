@@ -15,6 +15,15 @@ def floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(single, x / y, z) if single.any() else z
 
 
+def power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x^y. The power 1/2 of -inf is inf and that of -0 is 0, as of all powers that are not odd."""
+    z = np.power(x, y)
+    # NumPy takes the square root instead, of which -inf has none and -0 gives itself.
+    if y.dtype.kind == "f" and (half := y == 0.5).any():
+        z = np.where(half & ((x == -np.inf) | (x == 0)), np.abs(x), z)
+    return z
+
+
 def expm1(x: np.ndarray) -> np.ndarray:
     """e^x - 1. Complex numbers with an infinite or undefined part are those of e^x, less 1."""
     z = np.expm1(x)
