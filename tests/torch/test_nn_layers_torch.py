@@ -187,7 +187,7 @@ def close(ours, theirs, what):
 
 
 def compare_derivatives(ours, theirs, xs, f_ours=None, f_theirs=None):
-    """Output, gradients and gradients of a function of the gradients, with respect to everything."""
+    """Output, gradients, and gradients of a function of the gradients, by everything."""
     generator = np.random.default_rng(7)
     a = [cr.asarray(x.copy(), requires_grad=True) for x in xs]
     b = [torch.tensor(x, requires_grad=True) for x in xs]

@@ -2,7 +2,7 @@
 
 For each spatial axis of the input an element of a layer sees `size` neighbouring positions, and the
 next element starts `jump` positions further on. A window of k elements, d apart, moved by s, over
-elements of (size, jump) gives (size + (k - 1) d jump, s jump). Where paths meet, the wider one counts.
+elements of (size, jump) gives (size + (k - 1) d jump, s jump). Where paths meet, the wider counts.
 """
 
 from __future__ import annotations

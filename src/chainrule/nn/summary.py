@@ -1,4 +1,4 @@
-"""A model at a glance: shapes, parameters, arithmetic, memory and receptive field, layer by layer."""
+"""A model at a glance, layer by layer: shapes, parameters, arithmetic, memory, receptive field."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Summary:
     """What `summary` returns; its text is a table.
 
     Attributes:
-        rows: a `Row` for each layer in the order of their running, and for each module that computes
-            something or has parameters besides its layers.
+        rows: a `Row` for each layer in the order of their running, and for each module that
+            computes something or has parameters besides its layers.
         parameters, trainable_parameters: how many numbers the model holds, and trains.
         flops: floating-point operations of one evaluation.
         parameter_bytes: memory of parameters and buffers.
@@ -89,8 +89,8 @@ def summary(model: Module, input: Any, *more: Any) -> Summary:
     12,730 parameters (49.7 KiB), 25.4 k FLOPs, 64 B kept for the way back
 
     Arguments:
-        model: the model. It stays as it is: its mode, running averages and gradients, and the random
-            state. It is evaluated in evaluation mode.
+        model: the model. It stays as it is: its mode, running averages and gradients, and the
+            random state. It is evaluated in evaluation mode.
         input: a shape with its batch axis, such as (1, 784), or an example: a tensor or array.
         more: further inputs, where `forward` takes several.
 

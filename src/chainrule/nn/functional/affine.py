@@ -92,7 +92,9 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Tensor:
         )
     lead, (out, in1, in2) = x1.shape[:-1], w.shape
     n = math.prod(lead)
-    rows = xp.matmul(xp.reshape(x1, (n, in1)), xp.reshape(xp.permute_dims(w, (1, 0, 2)), (in1, -1)))
+    rows = xp.matmul(
+        xp.reshape(x1, (n, in1)), xp.reshape(xp.permute_dims(w, (1, 0, 2)), (in1, out * in2))
+    )
     y = xp.matmul(xp.reshape(rows, (n, out, in2)), xp.reshape(x2, (n, in2, 1)))
     y = xp.reshape(y, (*lead, out))
     return y if bias is None else y + bias

@@ -99,7 +99,7 @@ def fold(
             f"{kernel} it expects (batch, channels * {taps}, {windows})."
         )
     n, c = x.shape[0], x.shape[1] // taps
-    rows = xp.reshape(xp.permute_dims(xp.reshape(x, (n * c, taps * windows)), (1, 0)), (-1, n * c))
+    rows = xp.permute_dims(xp.reshape(x, (n * c, taps * windows)), (1, 0))
     image = scatter_add(rows, make(places.reshape(-1)), length=math.prod(padded))
     image = xp.reshape(xp.permute_dims(image, (1, 0)), (n, c, *padded))
     cut = tuple(slice(p, p + m) for p, m in zip(paddings, size, strict=True))
