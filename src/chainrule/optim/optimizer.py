@@ -192,6 +192,7 @@ class Optimizer:
         kept = {
             index[id(p)]: {name: _detached(value) for name, value in remembered.items()}
             for p, remembered in self.state.items()
+            if remembered
         }
         return {"state": kept, "param_groups": groups}
 
