@@ -37,12 +37,15 @@ def test_the_gradient_is_the_mask():
 @pytest.mark.parametrize(
     "layer,shape",
     [
-        (nn.Dropout(0.5), (3, 4)), (nn.Dropout1d(0.5), (2, 3, 4)), (nn.Dropout2d(0.5), (2, 3, 4, 5)),
-        (nn.Dropout3d(0.5), (2, 3, 2, 2, 2)), (nn.AlphaDropout(0.5), (3, 4)),
+        (nn.Dropout(0.5), (3, 4)),
+        (nn.Dropout1d(0.5), (2, 3, 4)),
+        (nn.Dropout2d(0.5), (2, 3, 4, 5)),
+        (nn.Dropout3d(0.5), (2, 3, 2, 2, 2)),
+        (nn.AlphaDropout(0.5), (3, 4)),
         (nn.FeatureAlphaDropout(0.5), (2, 3, 4)),
     ],
     ids=str,
-)  # fmt: skip
+)
 class TestLayers:
     def test_evaluation_is_the_identity(self, layer, shape):
         x = cr.asarray(np.random.default_rng(0).standard_normal(shape))

@@ -14,6 +14,7 @@ from scipy import special, stats
 import chainrule as cr
 from chainrule import nn
 from chainrule.autograd import gradcheck, gradgradcheck
+from chainrule.errors import ArgumentError, ShapeError
 from chainrule.nn import functional as F
 
 
@@ -290,6 +291,24 @@ def test_one_example_without_a_batch():
     t = uniform(5)
     got = F.cross_entropy(cr.asarray(x), cr.asarray(t), reduction="none")
     np.testing.assert_allclose(float(got), -(t * special.log_softmax(x)).sum())
+
+
+def test_linear_cross_entropy_is_both_steps_at_once():
+    x, w, b = normal(3, 4), normal(5, 2, 4), normal(5, 2)
+    y = labels(3, 2)
+    scores = np.einsum("ni,cdi->ncd", x, w) + b
+    expected = F.cross_entropy(cr.asarray(scores), cr.asarray(y))
+    got = F.linear_cross_entropy(
+        cr.asarray(x), cr.asarray(w), cr.asarray(y), linear_bias=cr.asarray(b)
+    )
+    np.testing.assert_allclose(float(got), float(expected), rtol=1e-12)
+    for arguments in ((x[0], w), (x, w[0, 0])):
+        with pytest.raises(ShapeError, match="linear_weight"):
+            F.linear_cross_entropy(*map(cr.asarray, arguments), cr.asarray(y))
+    with pytest.raises(ShapeError, match=r"linear_bias must have shape \(5, 2\)"):
+        F.linear_cross_entropy(*map(cr.asarray, (x, w, y)), linear_bias=cr.ones((5,)))
+    with pytest.raises(ArgumentError, match="options"):
+        F.linear_cross_entropy(*map(cr.asarray, (x, w, y)), options=object())
 
 
 # --- the others -----------------------------------------------------------------------------------

@@ -396,6 +396,21 @@ def test_adaptive_log_softmax():
     same(ours.predict(cr.asarray(x)), theirs.predict(torch.from_numpy(x)))
 
 
+@pytest.mark.parametrize("out,batch", [((), ()), ((), (4,)), ((2, 3), (4,))], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_cross_entropy(out, batch, bias):
+    options = {"out_features": out, "bias": bias, "label_smoothing": 0.1, "ignore_index": 2}
+    ours, theirs = (
+        room.LinearCrossEntropyLoss(6, 5, **options).double() for room in (nn, torch.nn)
+    )
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
+    labels = np.asarray(rng(1).integers(0, 5, (*batch, *out)))
+    agree(ours, theirs, normal(*batch, 6), labels)
+    ours.ignore_index = theirs.ignore_index = None
+    agree(ours, theirs, normal(*batch, 6), uniform(*batch, 5, *out))
+
+
 def test_older_flags(monkeypatch):
     monkeypatch.setattr("chainrule.nn.functional._checks._warned", set())
     x, y = normal(3, 4), normal(3, 4, seed=1)

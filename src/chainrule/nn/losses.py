@@ -10,19 +10,21 @@ Input and target must have exactly the shapes that belong together: nothing broa
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from chainrule.array._core import as_tensor
 from chainrule.errors import ArgumentError
 from chainrule.nn import functional as F
 from chainrule.nn.functional._checks import REDUCTIONS, check_reduction, legacy_reduction
+from chainrule.nn.linear import Linear
 from chainrule.nn.module import Module
 from chainrule.tensor import Tensor
 
 __all__ = [
     "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CrossEntropyLoss", "GaussianNLLLoss",
-    "HalfSquaredErrorLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss",
-    "PoissonNLLLoss", "SmoothL1Loss", "ZeroOneLoss",
+    "HalfSquaredErrorLoss", "HuberLoss", "KLDivLoss", "L1Loss", "LinearCrossEntropyLoss",
+    "MSELoss", "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "ZeroOneLoss",
 ]  # fmt: skip
 
 Flag = bool | None
@@ -182,6 +184,55 @@ class CrossEntropyLoss(WeightedLoss):
             input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
+
+
+class LinearCrossEntropyLoss(WeightedLoss):
+    """`CrossEntropyLoss` of the scores of a linear layer of its own.
+
+    Shapes: input (N, in_features) or (in_features,); target as `CrossEntropyLoss` for scores
+    (N, num_classes, *out_features).
+
+    Arguments:
+        in_features, num_classes: sizes of the linear layer.
+        out_features: (d1, ...), for as many decisions for each example. Default: ().
+        bias: give the linear layer a bias. Default: False.
+        options: must be None; see `functional.linear_cross_entropy`.
+        The others as `CrossEntropyLoss`.
+
+    Attributes:
+        linear: the layer, with num_classes d1 ... outputs.
+    """
+
+    def __init__(
+        self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (),
+        bias: bool = False, device: Any = None, dtype: Any = None, reduction: str = "mean",
+        weight: Any = None, ignore_index: int | None = None, label_smoothing: float = 0.0,
+        options: None = None,
+    ):  # fmt: skip
+        super().__init__(weight, reduction=reduction)
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.options = options
+        outputs = math.prod(self.out_features, start=num_classes)
+        self.linear = Linear(in_features, outputs, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, input: Any, target: Any) -> Tensor:
+        scores = (self.num_classes, *self.out_features)
+        weight, bias = self.linear.weight, self.linear.bias
+        return F.linear_cross_entropy(
+            input, weight.reshape((*scores, self.linear.in_features)), target,
+            linear_bias=None if bias is None else bias.reshape(scores), weight=self.weight,
+            reduction=self.reduction, ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing, options=self.options,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.linear.in_features}, num_classes={self.num_classes}, "
+            f"out_features={self.out_features}, bias={self.linear.bias is not None}, "
+            f"reduction={self.reduction!r}, ignore_index={self.ignore_index}, "
+            f"label_smoothing={self.label_smoothing}"
+        )
 
 
 class NLLLoss(WeightedLoss):

@@ -23,6 +23,7 @@ from chainrule.nn.functional._checks import (
     warn_of_probabilities,
     warn_once,
 )
+from chainrule.nn.functional.affine import linear
 from chainrule.nn.functional.softmax import log_softmax
 from chainrule.primitives import elementwise as p
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "kl_div",
-    "nll_loss", "zero_one_loss",
+    "linear_cross_entropy", "nll_loss", "zero_one_loss",
 ]  # fmt: skip
 
 Flag = bool | None
@@ -168,6 +169,41 @@ def cross_entropy(
     if ignore_index >= 0:
         raise ArgumentError("ignore_index is for labels, and the targets here are probabilities.")
     return _mixed("cross_entropy", log_p, target, weight, label_smoothing, reduction)
+
+
+def linear_cross_entropy(
+    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, weight: Any = None,
+    reduction: str = "mean", ignore_index: int | None = None, label_smoothing: float = 0.0,
+    options: None = None,
+) -> Tensor:  # fmt: skip
+    """`cross_entropy` of the scores x W^T + b.
+
+    Shapes: input (N, in) or (in,); linear_weight (C, d1, ..., in); linear_bias (C, d1, ...);
+    target as `cross_entropy` for scores (N, C, d1, ...).
+
+    Arguments:
+        ignore_index: None for -100, and for targets that are probabilities.
+        options: PyTorch's way to cut the batch to pieces, which does not exist here: None.
+    """
+    if options is not None:
+        raise ArgumentError("linear_cross_entropy takes options=None: it does not cut the batch.")
+    x, w = as_float(input), as_float(linear_weight)
+    b = None if linear_bias is None else as_float(linear_bias)
+    if x.ndim not in (1, 2) or w.ndim < 2 or (x.ndim == 1 and w.ndim > 2):
+        raise ShapeError(
+            "linear_cross_entropy takes an input (N, in) and a linear_weight (C, ..., in), or "
+            f"(in,) and (C, in), got {x.shape} and {w.shape}."
+        )
+    scores = w.shape[:-1]
+    if b is not None and b.shape != scores:
+        raise ShapeError(f"linear_bias must have shape {scores}, got {b.shape}.")
+    rows = xp.reshape(w, (math.prod(scores), w.shape[-1]))
+    logits = linear(x, rows, None if b is None else xp.reshape(b, (rows.shape[0],)))
+    return cross_entropy(
+        xp.reshape(logits, x.shape[:-1] + scores), target, weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction, label_smoothing=label_smoothing,
+    )  # fmt: skip
 
 
 def nll_loss(
