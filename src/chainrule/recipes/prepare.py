@@ -43,7 +43,7 @@ def prepare(settings: Settings) -> Prepared:
             f"the recipe {recipe.name!r} learns from tables, but {settings.data!r} holds images of "
             f"shape {train.shape}; use the recipe mlp, lenet or resnet20."
         )
-    form = _fit_images(train)
+    form = _fit_images(train, recipe.standardize)
     if settings.augment:
         changes = augmentation(settings.data, form.shape)
         return Prepared(
@@ -139,12 +139,15 @@ def _fit_table(train: Any) -> Form:
     return Form((found.width,), outputs, found.task, found.classes, content)
 
 
-def _fit_images(train: Any) -> Form:
+def _fit_images(train: Any, standardize: bool) -> Form:
     """Mean and standard deviation of each channel, over evenly spaced training images."""
-    chosen = np.linspace(0, len(train) - 1, min(len(train), FIRST)).astype(np.int64)
-    images, axes = train.batch(chosen)[0], (0, 2, 3)
-    mean = [round(float(v), 4) for v in images.mean(axis=axes, dtype=np.float64)]
-    std = [max(round(float(v), 4), 1e-4) for v in images.std(axis=axes, dtype=np.float64)]
+    channels = train.shape[0]
+    mean, std = [0.0] * channels, [1.0] * channels
+    if standardize:
+        chosen = np.linspace(0, len(train) - 1, min(len(train), FIRST)).astype(np.int64)
+        images, axes = train.batch(chosen)[0], (0, 2, 3)
+        mean = [round(float(v), 4) for v in images.mean(axis=axes, dtype=np.float64)]
+        std = [max(round(float(v), 4), 1e-4) for v in images.std(axis=axes, dtype=np.float64)]
     classes = _class_names(train)
     content = {"kind": "image", "mean": mean, "std": std}
     return Form(tuple(train.shape), len(classes), "classification", classes, content)
