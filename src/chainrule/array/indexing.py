@@ -57,6 +57,7 @@ class _Plan(NamedTuple):
     flips: tuple[int, ...]
     shape: tuple[int, ...]
     places: list[tuple[int, Any]]
+    adjacent: bool | None  # whether the index tensors stand side by side in the key
 
 
 def _entry(entry: Any) -> Any:
@@ -84,8 +85,12 @@ def _entry(entry: Any) -> Any:
     return _NewAxisIndex(make(np.zeros(int(bool(index)), dtype=np.int64)))
 
 
-def _expanded(key: Any, shape: tuple[int, ...]) -> list[Any]:
-    """The key as a list with an entry for each axis of x, and one for each new axis."""
+def _expanded(key: Any, shape: tuple[int, ...]) -> tuple[list[Any], bool | None]:
+    """The key as a list with an entry for each axis of x, and one for each new axis.
+
+    And whether its index tensors (with the integers, which are indices beside them) stand side by
+    side, None if there are none. A `...` parts its neighbours even where it stands for no axes.
+    """
     entries = [
         i if type(i) is int or type(i) is slice or i is None or i is Ellipsis else _entry(i)
         for i in (key if isinstance(key, tuple) else (key,))
@@ -101,15 +106,19 @@ def _expanded(key: Any, shape: tuple[int, ...]) -> list[Any]:
     ) - len(dots)
     if used > len(shape):
         raise IndexingError(f"too many indices ({used}) for a tensor of shape {shape}.")
+    adjacent = None
+    if any([isinstance(i, Value | _Mask | _NewAxisIndex) for i in entries]):
+        basic = (type(None), type(Ellipsis), slice)
+        indices = [place for place, i in enumerate(entries) if not isinstance(i, basic)]
+        adjacent = indices[-1] - indices[0] == len(indices) - 1
     at = dots[0] if dots else len(entries)
     entries[at : at + 1] = [slice(None)] * (len(shape) - used)
-    return entries
+    return entries, adjacent
 
 
 def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
     """Read a key for a tensor of this shape."""
-    entries = _expanded(key, shape)
-    advanced = any([isinstance(i, Value | _Mask | _NewAxisIndex) for i in entries])
+    entries, adjacent = _expanded(key, shape)
     starts, lengths, steps, flips, result = [], [], [], [], []
     places: list[tuple[int, Any]] = []  # (axis after the basic step, index)
     axis = 0
@@ -134,7 +143,7 @@ def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
                     start, step = start + (length - 1) * step, -step
                     flips.append(axis)
                 result.append(length)
-            elif type(index) is int and not advanced:
+            elif type(index) is int and adjacent is None:
                 start, length = _integer(index, n, axis), 1
             else:
                 places.append((len(result), index))
@@ -144,8 +153,8 @@ def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
             steps.append(step)
             axis += 1
     return _Plan(
-        tuple(starts), tuple(lengths), tuple(steps), tuple(flips), tuple(result), places
-    )  # fmt: skip
+        tuple(starts), tuple(lengths), tuple(steps), tuple(flips), tuple(result), places, adjacent
+    )
 
 
 def _mask_indices(mask: Any, covered: tuple[int, ...]) -> tuple[Any, ...]:
@@ -186,19 +195,22 @@ def getitem(x: Any, key: Any, /) -> Tensor:
     if plan.shape != z._array.shape:
         z = movement.reshape(z, shape=plan.shape)
     if plan.places:
-        z = _gather_axes(z, plan.places)
+        z = _gather_axes(z, plan.places, plan.adjacent)
     return distinct(z, source)
 
 
-def _gather_axes(x: Any, places: list[tuple[int, Any]]) -> Tensor:
+def _gather_axes(x: Any, places: list[tuple[int, Any]], adjacent: bool | None = True) -> Tensor:
     """Index several axes of x together by broadcast index tensors, after NumPy's rule of place.
 
-    Where the indexed axes stand side by side the index's axes take their place; otherwise they come
-    first.
+    Where the indices stand side by side their axes take the place of those that they index;
+    otherwise they come first.
     """
     axes = [axis for axis, _ in places]
     indices = [as_tensor(index) for _, index in places]
-    shape = broadcast_shape(*(i.shape for i in indices))
+    try:
+        shape = broadcast_shape(*(i.shape for i in indices))
+    except ShapeError as error:
+        raise IndexingError(f"the index tensors do not fit together: {error}") from None
     indices = [to_shape(i, shape) for i in indices]
     rest = [a for a in range(x.ndim) if a not in axes]
     dims = tuple(x.shape[a] for a in axes)
@@ -206,8 +218,7 @@ def _gather_axes(x: Any, places: list[tuple[int, Any]]) -> Tensor:
     flat = p.ravel_index(*indices, dims=dims)
     rows = reshape(permute_dims(x, (*axes, *rest)), (math.prod(dims), *outer))
     z = p.gather(rows, flat)
-    side_by_side = axes == list(range(axes[0], axes[0] + len(axes)))
-    if side_by_side and axes[0] > 0:
+    if adjacent and axes[0] > 0:
         m = len(shape)
         z = moveaxis(z, tuple(range(m)), tuple(range(axes[0], axes[0] + m)))
     return z
