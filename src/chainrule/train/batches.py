@@ -83,5 +83,7 @@ def sample_place(loader: Any, row: int) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return "a NumPy array"
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -118,12 +118,13 @@ class Bar(Lines):
         from rich.table import Column
 
         # In a narrow terminal the numbers are cut off, and neither the place nor the bar.
-        numbers = TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True, ratio=1))
+        numbers = TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True))
         place = TextColumn("{task.description}", table_column=Column(no_wrap=True))
         self.bar = RichProgress(
-            place, BarColumn(bar_width=16), numbers, console=console, transient=True, expand=True
+            place, BarColumn(bar_width=16), numbers, console=console, transient=True
         )
         self.task: Any = None
+        self.text = ""
         self.bar.start()
 
     def _print(self, text: str) -> None:
@@ -133,13 +134,14 @@ class Bar(Lines):
         super().epoch(epoch, epochs, steps, done)
         if self.task is not None:
             self.bar.remove_task(self.task)
-        self.task = self.bar.add_task(self.place, total=steps, completed=done, numbers="")
+        self.task = self.bar.add_task(self.place, total=steps, completed=done, numbers=self.text)
 
     def _show(self, now: float, numbers: Numbers) -> None:
         parts = [format_numbers(numbers), self._speed(now)]
         if self.steps:
             parts.append(f"{self._left(now)} left")
-        self.bar.update(self.task, completed=self.done, numbers=", ".join(parts))
+        self.text = ", ".join(parts)  # stays until there are numbers of the next epoch
+        self.bar.update(self.task, completed=self.done, numbers=self.text)
 
     def validation(self) -> None:
         self.bar.update(self.task, completed=self.done, numbers="measuring held-out data")
