@@ -167,6 +167,8 @@ def _read_bytes(path: PathLike) -> bytes:
 
 
 def _refuse_other_formats(path: PathLike, start: bytes) -> None:
+    if start[8:9] == b"{":
+        return  # A length can look like a pickle's or an archive's first bytes.
     name = Path(path).with_suffix(".safetensors").name
     store = f"store them with cr.save({{'name': array, ...}}, {name!r})."
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or b"data.pkl" in start:
@@ -176,7 +178,7 @@ def _refuse_other_formats(path: PathLike, start: bytes) -> None:
             "in it, so chainrule does not. Convert the file once, where PyTorch is installed: "
             "import torch; from safetensors.torch import save_file; "
             f"weights = torch.load({os.fspath(path)!r}, weights_only=True); "
-            f"save_file({{k: v.clone() for k, v in weights.items()}}, {name!r})",
+            f"save_file({{k: v.clone().contiguous() for k, v in weights.items()}}, {name!r})",
         )
     if start.startswith(b"\x93NUMPY") or (start.startswith(b"PK\x03\x04") and b".npy" in start):
         raise refuse(path, f"it is a NumPy file. Read its arrays with numpy.load and {store}")
