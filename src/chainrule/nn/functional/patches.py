@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from chainrule import array as xp
 from chainrule.errors import ArgumentError, ShapeError
-from chainrule.graph import make
 from chainrule.nn.functional._common import Ints, as_input, batched, ints, unbatched
-from chainrule.primitives import movement
-from chainrule.primitives.indexing import scatter_add
+from chainrule.primitives import elementwise, movement
 
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
@@ -20,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["fold", "pixel_shuffle", "pixel_unshuffle", "unfold"]
 
 
-def _grid(
+def _windows(
     name: str, size: Ints, kernel: Ints, dilation: Ints, padding: Ints, stride: Ints
-) -> tuple[Ints, np.ndarray[Any, Any]]:
-    """The padded size, and the flat place in it of element k of window l, as (k, l)."""
+) -> tuple[Ints, Ints]:
+    """The size with padding, and how many windows stand along each axis."""
     padded = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
     counts = tuple(
         (n - d * (k - 1) - 1) // s + 1
@@ -34,11 +31,7 @@ def _grid(
             f"{name}: no window of {kernel} with dilation {dilation} fits into {size} with padding "
             f"{padding}."
         )
-    rows = np.arange(kernel[0])[:, None] * dilation[0] + np.arange(counts[0]) * stride[0]
-    columns = np.arange(kernel[1])[:, None] * dilation[1] + np.arange(counts[1]) * stride[1]
-    # (kh, 1, oh, 1) and (1, kw, 1, ow)
-    flat = rows[:, None, :, None] * padded[1] + columns[None, :, None, :]
-    return padded, flat.reshape(math.prod(kernel), math.prod(counts)).astype(np.int64)
+    return padded, counts
 
 
 def _arguments(kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> tuple[Ints, ...]:
@@ -64,14 +57,23 @@ def unfold(
     """
     x, added = batched("unfold", as_input(input), 2)
     kernel, dilations, paddings, strides = _arguments(kernel_size, dilation, padding, stride)
-    padded, places = _grid("unfold", x.shape[2:], kernel, dilations, paddings, strides)
+    _, counts = _windows("unfold", x.shape[2:], kernel, dilations, paddings, strides)
     if any(paddings):
         x = xp.pad(x, ((0, 0), (0, 0), *((p, p) for p in paddings)))
     n, c = x.shape[:2]
-    columns = xp.take(
-        movement.reshape(x, shape=(n, c, math.prod(padded))), make(places.reshape(-1)), axis=2
+    # One element of all windows at a time: a grid of elements, `stride` apart.
+    columns = [
+        movement.slice_(
+            x,
+            starts=(0, 0, *(i * d for i, d in zip(tap, dilations, strict=True))),
+            lengths=(n, c, *counts),
+            steps=(1, 1, *strides),
+        )
+        for tap in product(*map(range, kernel))
+    ]
+    return unbatched(
+        xp.reshape(xp.stack(columns, axis=2), (n, c * math.prod(kernel), math.prod(counts))), added
     )
-    return unbatched(xp.reshape(columns, (n, c * places.shape[0], places.shape[1])), added)
 
 
 def fold(
@@ -91,17 +93,24 @@ def fold(
     x, added = batched("fold", as_input(input), 1)
     size = ints(output_size, 2, "output_size", 1)
     kernel, dilations, paddings, strides = _arguments(kernel_size, dilation, padding, stride)
-    padded, places = _grid("fold", size, kernel, dilations, paddings, strides)
-    taps, windows = places.shape
+    padded, counts = _windows("fold", size, kernel, dilations, paddings, strides)
+    taps, windows = math.prod(kernel), math.prod(counts)
     if x.shape[1] % taps or x.shape[2] != windows:
         raise ShapeError(
             f"fold got an input of shape {x.shape[added:]}; for output_size {size} and kernel "
             f"{kernel} it expects (batch, channels * {taps}, {windows})."
         )
     n, c = x.shape[0], x.shape[1] // taps
-    rows = xp.permute_dims(xp.reshape(x, (n * c, taps * windows)), (1, 0))
-    image = scatter_add(rows, make(places.reshape(-1)), length=math.prod(padded))
-    image = xp.reshape(xp.permute_dims(image, (1, 0)), (n, c, *padded))
+    columns = xp.split(xp.reshape(x, (n, c, taps, *counts)), taps, axis=2)
+    image: Any = None
+    for tap, column in zip(product(*map(range, kernel)), columns, strict=True):
+        # The elements of one tap go `stride` apart, with zeros between and around them.
+        widths = [(0, 0, 0), (0, 0, 0)]
+        for i, d, s, m, total in zip(tap, dilations, strides, counts, padded, strict=True):
+            widths.append((i * d, total - i * d - (m - 1) * s - 1, s - 1))
+        grid = movement.reshape(column, shape=(n, c, *counts))
+        spread = movement.pad(grid, widths=tuple(widths), value=0)
+        image = spread if image is None else elementwise.add(image, spread)
     cut = tuple(slice(p, p + m) for p, m in zip(paddings, size, strict=True))
     return unbatched(image[(slice(None), slice(None), *cut)], added)
 
