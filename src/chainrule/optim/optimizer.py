@@ -228,9 +228,11 @@ class Optimizer:
         self.param_groups, self.state = groups, states
 
     def _restored_group(self, position: int, saved: Group, current: Group) -> Group:
+        group = {name: plain(value) for name, value in saved.items()}
         # Switches were added to PyTorch's optimisers over time; older states do not have them.
-        switches = {name: v for name, v in self.defaults.items() if isinstance(v, bool)}
-        group = {**switches, **{name: plain(value) for name, value in saved.items()}}
+        for name, value in self.defaults.items():
+            if isinstance(value, bool):
+                group.setdefault(name, value)
         if missing := sorted(self.defaults.keys() - group.keys()):
             raise CheckpointError(
                 f"group {position} of the state has no {', '.join(missing)}; is it the state of "
