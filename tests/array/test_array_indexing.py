@@ -183,6 +183,8 @@ def test_masks_of_length_zero():
         (cr.asarray([True, False, True]), "a mask of shape"),
         (cr.ones((2, 3, 1), dtype=cr.bool), "too many indices"),
         (([0, 1], [0, 1, 2]), "do not broadcast"),
+        ((2, []), "index 2 is out of bounds"),
+        (([2], []), "index 2 is out of bounds"),
     ],
 )
 def test_keys_that_do_not_fit(key, message):

@@ -211,6 +211,9 @@ def _gather_axes(x: Any, places: list[tuple[int, Any]], adjacent: bool | None = 
         shape = broadcast_shape(*(i.shape for i in indices))
     except ShapeError as error:
         raise IndexingError(f"the index tensors do not fit together: {error}") from None
+    if 0 in shape:  # nothing will be read, but what is named must be there
+        for axis, index in zip(axes, indices, strict=True):
+            p.ravel_index(index, dims=(x.shape[axis],))
     indices = [to_shape(i, shape) for i in indices]
     rest = [a for a in range(x.ndim) if a not in axes]
     dims = tuple(x.shape[a] for a in axes)
