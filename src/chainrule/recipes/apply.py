@@ -14,7 +14,7 @@ import chainrule as cr
 from chainrule import data, nn
 from chainrule.errors import ArgumentError, CheckpointError, DataError, StateDictError
 from chainrule.recipes.folder import MODEL, RunFolder
-from chainrule.recipes.form import Form
+from chainrule.recipes.form import Form, border
 from chainrule.recipes.prepare import held_out
 from chainrule.recipes.run import build_model, measure
 from chainrule.recipes.settings import Settings
@@ -78,8 +78,8 @@ def predict(
 
     Arguments:
         inputs: image files; or lines of CSV, or CSV files with a header, of which each row is one.
-        invert: turn light into dark. None: do so if the picture's border is light and the training
-            images had dark borders, as a digit in ink on paper has against those of MNIST.
+        invert: turn light into dark. None: do so for a grey picture with a light border if those in
+            training were dark, as a digit in ink on paper has against those of MNIST, or reversed.
     """
     model, _, form = load_run(path)
     if form.is_image:
@@ -106,18 +106,14 @@ def _image(form: Form, file: str, invert: bool | None) -> Array:
         raise ArgumentError(f"this run was trained on images, and {file!r} is no file.")
     mode = "L" if channels == 1 else "RGB"
     picture = data.read_image(file, (height, width), mode).astype(np.float32) / 255
-    if _light_border(picture) and _dark_mean(form) if invert is None else invert:
+    if _is_inverted(form, picture) if invert is None else invert:
         picture = 1 - picture
     return ((picture - form.mean) / form.std)[None]
 
 
-def _light_border(picture: Array) -> bool:
-    edges = (picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1])
-    return float(np.median(np.concatenate([edge.ravel() for edge in edges]))) > 0.5
-
-
-def _dark_mean(form: Form) -> bool:
-    return form.shape[0] == 1 and float(form.mean.max()) < 0.4
+def _is_inverted(form: Form, picture: Array) -> bool:
+    """Whether a grey picture has a light border and the training images a dark one, or reversed."""
+    return form.shape[0] == 1 and (border(picture) > 0.5) != (form.preprocessing["border"] > 0.5)
 
 
 def _rows(form: Form, row: str) -> tuple[list[str], Array]:

@@ -15,6 +15,12 @@ from chainrule.errors import ArgumentError, CheckpointError, DataError
 Array = np.ndarray[Any, Any]
 
 
+def border(images: Array) -> float:
+    """The median brightness of the outermost pixels of images (..., H, W)."""
+    edges = (images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1])
+    return float(np.median(np.concatenate([edge.ravel() for edge in edges])))
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """What was found on the training data, and brings any later input into the same form.
@@ -24,8 +30,9 @@ class Form:
         outputs: units of the model's last layer.
         task: "classification" or "regression".
         classes: the names of the classes, or None.
-        preprocessing: `{"kind": "image", "mean": [...], "std": [...]}`, a number for each channel;
-            or `{"kind": "table", ...}`, the dictionary of a `data.Preprocessing`.
+        preprocessing: `{"kind": "image", "mean": [...], "std": [...], "border": ...}`, a number for
+            each channel, and the brightness of the images' border; or `{"kind": "table", ...}`, the
+            dictionary of a `data.Preprocessing`.
     """
 
     shape: tuple[int, ...]
@@ -118,6 +125,8 @@ class Form:
             if self.preprocessing["kind"] != "table" or self.shape != (self.table.width,):
                 raise ValueError("the preprocessing does not fit the inputs")
             return
+        if type(self.preprocessing["border"]) not in (int, float):
+            raise ValueError(f"the border of the images is {self.preprocessing['border']!r}")
         for name in ("mean", "std"):
             values = self.preprocessing[name]
             finite = all(type(v) in (int, float) and math.isfinite(v) for v in values)

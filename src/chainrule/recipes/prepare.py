@@ -12,7 +12,7 @@ import numpy as np
 
 from chainrule import data
 from chainrule.errors import ArgumentError, DataError
-from chainrule.recipes.form import Form
+from chainrule.recipes.form import Form, border
 from chainrule.recipes.registry import Recipe, augmentation, get
 from chainrule.recipes.settings import Settings, locate
 
@@ -140,16 +140,15 @@ def _fit_table(train: Any) -> Form:
 
 
 def _fit_images(train: Any, standardize: bool) -> Form:
-    """Mean and standard deviation of each channel, over evenly spaced training images."""
-    channels = train.shape[0]
-    mean, std = [0.0] * channels, [1.0] * channels
+    """Mean and deviation of each channel, and the border, over evenly spaced training images."""
+    chosen = np.linspace(0, len(train) - 1, min(len(train), FIRST)).astype(np.int64)
+    images, axes = train.batch(chosen)[0], (0, 2, 3)
+    mean, std = [0.0] * images.shape[1], [1.0] * images.shape[1]
     if standardize:
-        chosen = np.linspace(0, len(train) - 1, min(len(train), FIRST)).astype(np.int64)
-        images, axes = train.batch(chosen)[0], (0, 2, 3)
         mean = [round(float(v), 4) for v in images.mean(axis=axes, dtype=np.float64)]
         std = [max(round(float(v), 4), 1e-4) for v in images.std(axis=axes, dtype=np.float64)]
     classes = _class_names(train)
-    content = {"kind": "image", "mean": mean, "std": std}
+    content = {"kind": "image", "mean": mean, "std": std, "border": round(border(images), 4)}
     return Form(tuple(train.shape), len(classes), "classification", classes, content)
 
 
