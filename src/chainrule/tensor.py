@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import opcode
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -197,7 +198,7 @@ class Tensor(Operators):
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if sys.getrefcount(self) <= _TEMPORARY:
+        if sys.getrefcount(self) <= _TEMPORARY and _by_subscript(sys._getframe(1)):
             raise IndexingError(
                 "x[i][j] = v assigns to a temporary value and x stays as it is; "
                 "write x[i, j] = v instead."
@@ -428,3 +429,9 @@ def _references_of_a_temporary() -> int:
 
 
 _TEMPORARY = _references_of_a_temporary()
+_STORES = {opcode.opmap.get("STORE_SUBSCR"), opcode.opmap.get("STORE_SLICE")}
+
+
+def _by_subscript(caller: Any) -> bool:
+    """Whether the caller wrote `x[i] = v`, not `x.__setitem__(i, v)`, which counts otherwise."""
+    return caller.f_code.co_code[caller.f_lasti] in _STORES

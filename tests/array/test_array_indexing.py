@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -212,6 +214,31 @@ def test_assigning_to_a_temporary_is_refused():
     x = cr.zeros((2, 2))
     with pytest.raises(IndexingError, match=r"x\[i, j\] = v"):
         x[0][1] = 1.0
+    with pytest.raises(IndexingError, match=r"x\[i, j\] = v"):
+        x[0][:1] = 1.0
+
+
+def test_assigning_to_what_somebody_holds_is_not_refused():
+    class Holder:
+        def __init__(self):
+            self.value = cr.zeros((3,))
+
+    def close():
+        y = cr.zeros((3,))
+
+        def assign():
+            y[0] = 1.0
+            y.__setitem__(1, 1.0)
+            operator.setitem(y, 2, 1.0)
+            return y
+
+        return assign()
+
+    holder, listed, named = Holder(), [cr.zeros((3,))], {"a": cr.zeros((3,))}
+    for i in range(3):
+        holder.value[i] = listed[0][i] = named["a"][i] = 1.0
+    for x in (holder.value, listed[0], named["a"], close()):
+        assert x.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_assignment_keeps_the_dtype_and_other_names_of_old_values():
