@@ -111,7 +111,7 @@ def _sizes(
     several = isinstance(scale_factor, tuple | list)
     try:
         factors = [float(f) for f in (scale_factor if several else (scale_factor,) * n)]
-    except TypeError:
+    except (TypeError, ValueError):
         raise ArgumentTypeError(f"scale_factor is a number, got {scale_factor!r}.") from None
     if len(factors) != n:
         raise ArgumentError(f"scale_factor {scale_factor} does not fit {n} spatial axes {spatial}.")
