@@ -156,12 +156,9 @@ def test_early_stopping_asks_the_metric_which_way_is_up(problem):
 
 def test_early_stopping_resumes(problem, tmp_path):
     def make():
-        return problem.trainer(
-            callbacks=[
-                Fixed("val_loss", [3, 1, 2, 2, 0]), train.EarlyStopping(patience=2, restore_best=True)
-            ],
-            out=tmp_path,
-        )  # fmt: skip
+        stopping = train.EarlyStopping(patience=2, restore_best=True)
+        callbacks = [Fixed("val_loss", [3, 1, 2, 2, 0]), stopping]
+        return problem.trainer(callbacks=callbacks, out=tmp_path)
 
     make().fit(problem.loader(), epochs=3)
     resumed = make()
@@ -197,7 +194,7 @@ def test_the_best_and_the_last_checkpoint(problem, tmp_path):
 
 
 def test_a_kill_between_best_and_last_loses_neither(problem, tmp_path, monkeypatch):
-    """The best is written first: when the last is not, the epoch is done again, and so is the best."""
+    """The best is written first: if the last is not, the epoch is done again, and with it the best."""
 
     class Killed(Exception):
         pass
@@ -257,7 +254,7 @@ def test_a_checkpoint_within_an_epoch_whatever_the_order(problem, tmp_path, firs
 
 
 def test_reading_a_checkpoint_that_is_not_there(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no checkpoint at .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint at .*nowhere"):
         train.read_checkpoint(tmp_path / "nowhere")
 
 

@@ -454,7 +454,7 @@ def test_an_optimisers_step_too_far(problem, tmp_path):
     trainer.optimizer = optim.SGD(trainer.model.parameters(), lr=3e38)
     before = weights(trainer.model)
     with pytest.raises(
-        NonFiniteError, match="step made 'weight' infinite or NaN.* epoch 1, step 1"
+        NonFiniteError, match=r"step made 'weight' infinite or NaN.* epoch 1, step 1"
     ):
         trainer.fit(problem.loader(), epochs=1)
     assert weights(trainer.model) == before
