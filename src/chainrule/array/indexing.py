@@ -91,29 +91,35 @@ def _expanded(key: Any, shape: tuple[int, ...]) -> tuple[list[Any], bool | None]
     And whether its index tensors (with the integers, which are indices beside them) stand side by
     side, None if there are none. A `...` parts its neighbours even where it stands for no axes.
     """
-    entries = [
-        i if type(i) is int or type(i) is slice or i is None or i is Ellipsis else _entry(i)
-        for i in (key if isinstance(key, tuple) else (key,))
-    ]
+    given = key if isinstance(key, tuple) else (key,)
+    entries = [i if type(i) in _PLAIN else _entry(i) for i in given]
+    consumed = [1 if type(i) in _ONE_AXIS else _consumed(i) for i in entries]
     dots = [place for place, i in enumerate(entries) if i is Ellipsis]
     if len(dots) > 1:
         raise IndexingError("an index may hold one '...' only.")
-    used = sum(
-        [
-            i.mask.ndim if type(i) is _Mask else i is not None and type(i) is not _NewAxisIndex
-            for i in entries
-        ]
-    ) - len(dots)
+    used = sum(consumed)
     if used > len(shape):
         raise IndexingError(f"too many indices ({used}) for a tensor of shape {shape}.")
     adjacent = None
-    if any([isinstance(i, Value | _Mask | _NewAxisIndex) for i in entries]):
-        basic = (type(None), type(Ellipsis), slice)
-        indices = [place for place, i in enumerate(entries) if not isinstance(i, basic)]
+    if any([type(i) not in _PLAIN for i in entries]):
+        parting = (type(None), type(Ellipsis), slice)
+        indices = [place for place, i in enumerate(entries) if not isinstance(i, parting)]
         adjacent = indices[-1] - indices[0] == len(indices) - 1
     at = dots[0] if dots else len(entries)
-    entries[at : at + 1] = [slice(None)] * (len(shape) - used)
+    entries[at : at + 1] = [_WHOLE] * (len(shape) - used)
     return entries, adjacent
+
+
+_PLAIN = {int, slice, type(None), type(Ellipsis)}
+_ONE_AXIS = {int, slice}
+_WHOLE = slice(None)
+
+
+def _consumed(entry: Any) -> int:
+    """How many axes of x an entry of a key is about."""
+    if type(entry) is _Mask:
+        return entry.mask.ndim
+    return 1 if isinstance(entry, Value) else 0
 
 
 def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
@@ -137,7 +143,9 @@ def _plan(key: Any, shape: tuple[int, ...]) -> _Plan:
         for index in indices:
             n = shape[axis]
             start, length, step = 0, n, 1
-            if type(index) is slice:
+            if index is _WHOLE:
+                result.append(n)
+            elif type(index) is slice:
                 start, length, step = _slice_bounds(index, n)
                 if step < 0:
                     start, step = start + (length - 1) * step, -step
