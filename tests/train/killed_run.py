@@ -2,9 +2,9 @@
 
     python killed_run.py FOLDER EVERY_SECONDS [resume]
 
-It has all that a run has to remember: dropout, batch norm, augmentation, shuffling, a schedule, momentum,
-clipping, a metric, early stopping, threads that fetch ahead. At the end the weights, the optimiser's
-state and the history go to FOLDER/final.state.
+It has all that a run has to remember: dropout, batch norm, augmentation, shuffling, a schedule,
+momentum, clipping, metrics, early stopping, threads that fetch ahead. At the end the weights, the
+optimiser's state and the history go to FOLDER/final.state.
 """
 
 from __future__ import annotations

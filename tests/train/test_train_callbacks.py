@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import weights
+from small_problem import weights
 
 import chainrule as cr
 from chainrule import data, nn, optim, train
@@ -194,7 +194,7 @@ def test_the_best_and_the_last_checkpoint(problem, tmp_path):
 
 
 def test_a_kill_between_best_and_last_loses_neither(problem, tmp_path, monkeypatch):
-    """The best is written first: if the last is not, the epoch is done again, and with it the best."""
+    """The best is written first: if the last is not, the epoch is done again, and so the best."""
 
     class Killed(Exception):
         pass

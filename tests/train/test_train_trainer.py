@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import weights
+from small_problem import weights
 
 import chainrule as cr
 from chainrule import data, nn, optim, train

@@ -117,9 +117,11 @@ class Bar(Lines):
         from rich.progress import Progress as RichProgress
         from rich.table import Column
 
-        # In a narrow terminal the numbers are cut off, and neither the place nor the bar.
-        numbers = TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True))
-        place = TextColumn("{task.description}", table_column=Column(no_wrap=True))
+        # In a narrow terminal the line is cut, without the dots that not every terminal can show.
+        place, numbers = (
+            TextColumn(text, table_column=Column(no_wrap=True, overflow="crop"))
+            for text in ("{task.description}", "{task.fields[numbers]}")
+        )
         self.bar = RichProgress(
             place, BarColumn(bar_width=16), numbers, console=console, transient=True
         )
