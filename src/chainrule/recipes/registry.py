@@ -90,8 +90,8 @@ RECIPES = {
             {
                 "mnist": {"epochs": 25},
                 "fashion_mnist": {
-                    "epochs": 10, "batch_size": 128, "lr": 0.002, "optimizer": "adam",
-                    "activation": "relu", "hidden": (128,),
+                    "epochs": 12, "batch_size": 128, "lr": 0.002, "optimizer": "adam",
+                    "activation": "relu", "hidden": (256,),
                 },
             },
             standardize=False,
