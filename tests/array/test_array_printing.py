@@ -107,3 +107,13 @@ def test_html_lets_no_markup_in():
     page = Outline(z._repr_html_())
     assert "script" not in page.tags
     assert "<script>" in page.text
+
+
+def test_habits_from_elsewhere_are_answered():
+    x = cr.ones((2,))
+    for name, hint in (("view", "x.reshape"), ("topk", "cr.argsort"), ("data", "x.detach()")):
+        with pytest.raises(AttributeError, match=name) as caught:
+            getattr(x, name)
+        assert hint in str(caught.value)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = x.nonsense
