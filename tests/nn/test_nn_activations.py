@@ -113,6 +113,24 @@ def test_derivatives_are_finite_everywhere(name, options, formula, corners):
         assert np.isfinite(gg.numpy()).all()
 
 
+CORNERS = [
+    ("relu", {}, {0: 0}), ("relu6", {}, {0: 0, 6: 0}), ("hardtanh", {}, {-1: 0, 1: 0}),
+    ("hardsigmoid", {}, {-3: 0, 3: 0}), ("hardswish", {}, {-3: 0, 0: 0.5, 3: 1}),
+    ("leaky_relu", {"negative_slope": 0.3}, {0: 0.3}), ("elu", {"alpha": 2.0}, {0: 2}),
+    ("celu", {"alpha": 2.0}, {0: 1}), ("selu", {}, {0: ALPHA * SCALE}),
+    ("threshold", {"threshold": 1, "value": 0}, {1: 0}), ("hardshrink", {}, {0.5: 0, -0.5: 0}),
+    ("softshrink", {}, {0.5: 0, -0.5: 0}), ("rrelu", {"lower": 0.1, "upper": 0.3}, {0: 0.2}),
+    ("softsign", {}, {0: 1}), ("tanhshrink", {}, {0: 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name,options,slopes", CORNERS, ids=[row[0] for row in CORNERS])
+def test_derivatives_at_the_corners_are_pytorchs(name, options, slopes):
+    x = cr.tensor(np.array(list(slopes), dtype=float), requires_grad=True)
+    getattr(F, name)(x, **options).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), list(slopes.values()), rtol=1e-14, atol=1e-15)
+
+
 JAX = [
     ("relu", {}, jax.nn.relu), ("relu6", {}, jax.nn.relu6), ("sigmoid", {}, jax.nn.sigmoid),
     ("softplus", {"threshold": 1000}, jax.nn.softplus), ("silu", {}, jax.nn.silu),

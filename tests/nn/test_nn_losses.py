@@ -114,6 +114,10 @@ TABLE = [
         "cross_entropy", (SCORES, LABELS), {"label_smoothing": 0.3},
         lambda x, y: -((0.7 * HOT + 0.3 / 5) * log_softmax(x)).sum(1),
     ),
+    (
+        "cross_entropy", (SCORES, uniform(3, 5)), {"label_smoothing": 0.3},
+        lambda x, t: -((0.7 * t + 0.3 / 5) * log_softmax(x)).sum(1),
+    ),
     ("nll_loss", (-uniform(3, 5), LABELS), {}, lambda x, y: -x[PICK]),
     ("binary_cross_entropy", (uniform(3, 4), uniform(3, 4, seed=1)), {}, bce),
     (
@@ -225,6 +229,35 @@ def test_extreme_scores_give_exact_losses_and_finite_gradients(name, x, y, expec
     if g.requires_grad:
         (gg,) = cr.autograd.grad(g.sum(), x)
         assert np.isfinite(gg.numpy()).all()
+
+
+def slope(f, *values):
+    """df/dx at the first of the values."""
+    x, *others = (cr.asarray(v, dtype=cr.float64) for v in values)
+    return cr.grad(lambda x: f(x, *others))(x).item()
+
+
+def test_derivatives_at_the_corners_are_pytorchs():
+    assert slope(F.l1_loss, 0.0, 0.0) == 0
+    assert slope(F.hinge_loss, 1.0, 1.0) == 0
+    assert slope(F.hinge_embedding_loss, 1.0, -1.0) == -1
+    assert slope(F.margin_ranking_loss, 0.0, 0.0, 1.0) == -1
+    for x, y, expected in (
+        (0, 1, -1e12),
+        (1, 0, 1e12),
+        (0, 0, 0),
+        (1, 1, 0),
+        (1e-20, 0.5, -0.5e12),
+    ):
+        got = slope(F.binary_cross_entropy, float(x), float(y))
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_the_bound_on_a_variance_is_not_part_of_its_derivative():
+    x = cr.asarray(0.5, dtype=cr.float64)
+    got = slope(lambda v: F.gaussian_nll_loss(x, x * 0, v), 1e-9)
+    np.testing.assert_allclose(got, (1 / 1e-6 - 0.25 / 1e-12) / 2, rtol=1e-9)
+    assert float(F.gaussian_nll_loss(x, x, cr.zeros(()))) == pytest.approx(math.log(1e-6) / 2)
 
 
 # --- cross entropy --------------------------------------------------------------------------------
