@@ -138,8 +138,11 @@ def builtin_max(a: float, b: float) -> float:
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """The square root of `var`."""
-    return e.sqrt(var(x, axis=axis, correction=correction, keepdims=keepdims))
+    """The square root of `var`. Where that is 0 the derivative is 0."""
+    variance = var(x, axis=axis, correction=correction, keepdims=keepdims)
+    flat = e.eq(variance, constant(0, variance.shape, variance.dtype))
+    root = e.sqrt(e.where(flat, constant(1, variance.shape, variance.dtype), variance))
+    return e.where(flat, variance, root)
 
 
 def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
