@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from chainrule.array._core import is_operand
 from chainrule.array.creation import asarray
 from chainrule.autograd import engine
 from chainrule.autograd.anomaly import detect_anomaly
@@ -24,7 +25,7 @@ def _seeds(outputs: Sequence[Any], gradients: Any) -> list[Any]:
     if gradients is None:
         given: Sequence[Any] = (None,) * len(outputs)
     else:
-        given = gradients if isinstance(gradients, list | tuple) else (gradients,)
+        given = (gradients,) if is_operand(gradients) else tuple(gradients)
     if len(given) != len(outputs):
         raise ArgumentError(f"{len(outputs)} output(s) need as many gradients, got {len(given)}.")
     return [

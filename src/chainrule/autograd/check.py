@@ -53,7 +53,7 @@ def _numeric(
     for k in range(x.size):
         sides = []
         for sign in (1, -1):
-            moved = np.array(x._array)
+            moved = np.array(x._array, order="C")  # so that reshaping it gives a window onto it
             moved.reshape(-1)[k] += sign * eps
             changed = [*inputs[:position], make(moved), *inputs[position + 1 :]]
             sides.append([np.array(z._array).reshape(-1) for z in _outputs(function, changed)])

@@ -23,13 +23,8 @@ from chainrule.autograd import engine, tree
 from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import ArgumentError, DTypeError, GradError
-from chainrule.graph import Leaf, Primitive, Spec, Value, constant, make, state
-
-alias = Primitive(
-    "alias", "x itself, under another name", ("x",), lambda x: Spec(x.shape, x.dtype),
-    lambda x: x, (lambda g, z, x: g,), flops=0,
-)  # fmt: skip
-
+from chainrule.graph import Leaf, Value, constant, make, state
+from chainrule.primitives.movement import alias
 
 class _Scope:
     """One transform: the aliases it differentiates by, and whether its results are recorded.
