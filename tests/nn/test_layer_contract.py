@@ -106,8 +106,9 @@ TABLE = [
     ("LocalResponseNorm", {"size": 3, "alpha": 0.5}, [(1, 4, 3)], (1, 4, 3)),
 ]  # fmt: skip
 
-# Layers that need more than tensors of floats, or are made of others, have tests of their own.
+# Layers that draw, need more than floats, or are made of others, have tests of their own.
 ELSEWHERE = {
+    "FractionalMaxPool2d", "FractionalMaxPool3d",
     "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Sequential", "ModuleList", "ModuleDict",
     "ParameterList", "ParameterDict", "Residual",
 }  # fmt: skip

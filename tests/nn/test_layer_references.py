@@ -208,6 +208,42 @@ def test_adaptive_pooling(shape):
         same(values, flat.reshape(top.shape), 0)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_fractional_pooling(n):
+    shape, out, kernel = (2, 3, *(9, 8, 7)[:n]), (4, 3, 5)[:n], (2, 3, 2)[:n]
+    x = random(*shape)
+    layer = getattr(nn, f"FractionalMaxPool{n}d")(kernel, out, return_indices=True)
+    cr.manual_seed(1)
+    y, index = layer(x)
+    assert y.shape == (2, 3, *out)
+    flat = np.take_along_axis(x.reshape(6, -1), np.asarray(index).reshape(6, -1), 1)
+    same(y, flat.reshape(y.shape), 0)
+    u = np.random.default_rng(2).random((2, 3, n))
+    y = getattr(F, f"fractional_max_pool{n}d")(x, kernel, out, _random_samples=u)
+    for image, channel in np.ndindex(2, 3):
+        starts = []
+        for axis in range(n):
+            sample = u[image, channel, 1 - axis if n == 2 else axis]
+            alpha = (shape[2 + axis] - kernel[axis]) / (out[axis] - 1)
+            starts.append(
+                [int((i + sample) * alpha) - int(sample * alpha) for i in range(out[axis])]
+            )
+            starts[-1][-1] = shape[2 + axis] - kernel[axis]
+        for place in np.ndindex(*out):
+            box = tuple(slice(starts[a][i], starts[a][i] + kernel[a]) for a, i in enumerate(place))
+            assert y[(image, channel, *place)].item() == x[(image, channel, *box)].max()
+    samples = cr.asarray(u)
+    assert cr.autograd.gradcheck(
+        lambda x: F.fractional_max_pool2d(x, 2, output_ratio=0.6, _random_samples=samples[..., :2]),
+        cr.asarray(random(2, 3, 5, 4), requires_grad=True),
+    )
+    for how in ({}, {"output_size": 2, "output_ratio": 0.5}, {"output_ratio": 1.5}):
+        with pytest.raises(cr.errors.ArgumentError):
+            getattr(nn, f"FractionalMaxPool{n}d")(2, **how)
+    with pytest.raises(cr.errors.ShapeError, match="do not fit"):
+        getattr(F, f"fractional_max_pool{n}d")(x, 5, 7)
+
+
 def test_max_pooling_of_special_values():
     x = cr.asarray([[[1.0, np.nan, 2.0, -np.inf, -np.inf, 3.0, 3.0, 1.0]]], requires_grad=True)
     y, index = F.max_pool1d(x, 2, return_indices=True)

@@ -94,6 +94,57 @@ class Hooks:
             raise
 
 
+class Hooked:
+    """The methods of a module that register hooks."""
+
+    _hooks: Hooks | None
+
+    def _hooks_for(self) -> Hooks:
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, args)` before `forward`; what it returns, if not None, replaces args.
+
+        Arguments:
+            prepend: call it before the hooks that are there.
+            with_kwargs: call `hook(module, args, kwargs)`, which may return both.
+        """
+        return Hooks.add(self._hooks_for().forward_pre, Hook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:  # fmt: skip
+        """Call `hook(module, args, output)` after `forward`; what it returns replaces the output.
+
+        Arguments:
+            prepend: call it before the hooks that are there.
+            with_kwargs: call `hook(module, args, kwargs, output)`.
+            always_call: call it, with output None, also when `forward` raises.
+        """
+        made = Hook(hook, with_kwargs, always_call)
+        return Hooks.add(self._hooks_for().forward, made, prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_output)` when dL/d(outputs) is known; it may return another."""
+        return Hooks.add(self._hooks_for().backward_pre, Hook(hook), prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when dL/d(inputs) is known.
+
+        Both are tuples with None for what has no gradient; a tuple returned replaces grad_input.
+        """
+        return Hooks.add(self._hooks_for().backward, Hook(hook), prepend)
+
+
 def _run_forward_pre(
     hook: Hook, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

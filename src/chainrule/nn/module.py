@@ -8,10 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from chainrule import dtypes
-from chainrule.errors import ArgumentError, ArgumentTypeError, ChainruleError, ModuleError
+from chainrule.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ChainruleError,
+    ModuleError,
+    users_line,
+)
 from chainrule.graph import Value
 from chainrule.nn import state
-from chainrule.nn.hooks import Hook, Hooks, RemovableHandle
+from chainrule.nn.hooks import Hooked
 from chainrule.nn.parameter import Buffer, Parameter
 from chainrule.tensor import Tensor
 
@@ -24,7 +30,7 @@ _ELSEWHERE = {
 }
 
 
-class Module:
+class Module(Hooked):
     """Base of all layers and models.
 
     A subclass makes its parts in `__init__` and says in `forward` what it computes with them:
@@ -53,7 +59,6 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
-    _hooks: Hooks | None
 
     def __init__(self) -> None:
         put = super().__setattr__
@@ -79,6 +84,8 @@ class Module:
         except ChainruleError as error:
             if error.layer is None:
                 error.layer = self
+            if error.line is None:
+                error.line = users_line()
             error.root = self
             raise
 
@@ -90,7 +97,14 @@ class Module:
         for room in ("_parameters", "_buffers", "_modules"):
             if name in attributes.get(room, ()):
                 return attributes[room][name]
+        if (parametrized := self._parametrized(name)) is not None:
+            return parametrized()
         raise self._missing_attribute(name)
+
+    def _parametrized(self, name: str) -> Any:
+        """What computes this attribute, if it is one that `nn.utils.parametrize` took over."""
+        room = self.__dict__.get("_modules", {}).get("parametrizations")
+        return None if room is None else room._modules.get(name)
 
     def _missing_attribute(self, name: str) -> ModuleError:
         kind = type(self).__name__
@@ -107,7 +121,9 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         attributes = self.__dict__
-        if isinstance(value, Parameter):
+        if isinstance(value, Value) and self._parametrized(name) is not None:
+            self._parametrized(name).right_inverse(value)
+        elif isinstance(value, Parameter):
             self._make_room("parameter", name, "_parameters")
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -386,53 +402,6 @@ class Module:
     def cpu(self) -> Self:
         """The module itself: it is on the cpu."""
         return self
-
-    # --- hooks ------------------------------------------------------------------------------------
-
-    def _hooks_for(self) -> Hooks:
-        if self._hooks is None:
-            self._hooks = Hooks()
-        return self._hooks
-
-    def register_forward_pre_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
-    ) -> RemovableHandle:
-        """Call `hook(module, args)` before `forward`; what it returns, if not None, replaces args.
-
-        Arguments:
-            prepend: call it before the hooks that are there.
-            with_kwargs: call `hook(module, args, kwargs)`, which may return both.
-        """
-        return Hooks.add(self._hooks_for().forward_pre, Hook(hook, with_kwargs), prepend)
-
-    def register_forward_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
-        always_call: bool = False,
-    ) -> RemovableHandle:  # fmt: skip
-        """Call `hook(module, args, output)` after `forward`; what it returns replaces the output.
-
-        Arguments:
-            prepend: call it before the hooks that are there.
-            with_kwargs: call `hook(module, args, kwargs, output)`.
-            always_call: call it, with output None, also when `forward` raises.
-        """
-        made = Hook(hook, with_kwargs, always_call)
-        return Hooks.add(self._hooks_for().forward, made, prepend)
-
-    def register_full_backward_pre_hook(
-        self, hook: Callable[..., Any], prepend: bool = False
-    ) -> RemovableHandle:
-        """Call `hook(module, grad_output)` when dL/d(outputs) is known; it may return another."""
-        return Hooks.add(self._hooks_for().backward_pre, Hook(hook), prepend)
-
-    def register_full_backward_hook(
-        self, hook: Callable[..., Any], prepend: bool = False
-    ) -> RemovableHandle:
-        """Call `hook(module, grad_input, grad_output)` when dL/d(inputs) is known.
-
-        Both are tuples with None for what has no gradient; a tuple returned replaces grad_input.
-        """
-        return Hooks.add(self._hooks_for().backward, Hook(hook), prepend)
 
     # --- state ------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GlobalAvgPool1d",
     "GlobalAvgPool2d",
     "GlobalAvgPool3d",
@@ -179,6 +181,34 @@ class _AdaptiveMaxPool(_Pool):
         return f"output_size={self.output_size}"
 
 
+class _FractionalMaxPool(_Pool):
+    def __init__(
+        self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
+        return_indices: bool = False, _random_samples: Any = None,
+    ):  # fmt: skip
+        super().__init__()
+        n = self.spatial_axes
+        self.kernel_size = ints(kernel_size, n, "kernel_size", 1)
+        if (output_size is None) == (output_ratio is None):
+            raise ArgumentError(
+                f"{type(self).__name__} needs either output_size or output_ratio, and not both."
+            )
+        self.output_size = None if output_size is None else ints(output_size, n, "output_size", 1)
+        several = isinstance(output_ratio, tuple | list)
+        ratios = tuple(output_ratio) if several else (output_ratio,) * n
+        self.output_ratio = None if output_ratio is None else ratios
+        if self.output_ratio is not None and not all(0 < r < 1 for r in ratios):
+            raise ArgumentError(f"output_ratio must be between 0 and 1, got {output_ratio!r}.")
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+
+    def forward(self, input: Any) -> Any:
+        return self._function("fractional_max_pool")(
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+            self._random_samples,
+        )  # fmt: skip
+
+
 class _GlobalPool(_Pool):
     """One value for each channel, of images of any size."""
 
@@ -263,6 +293,17 @@ _ADAPTIVE_MAX = """The largest element of each of `output_size` nearly equal win
     Arguments:
         output_size: a number, or one for each axis; None keeps the input's size.
         return_indices: return (values, indices).
+"""
+
+_FRACTIONAL = """The largest element of each of `output_size` windows at random distances.
+
+    Arguments:
+        kernel_size: the size of a window.
+        output_size: how many windows, for each axis; or
+        output_ratio: their number as a share of the input's size, between 0 and 1.
+        return_indices: return (values, indices).
+
+    Source: Graham, "Fractional max-pooling", 2014.
 """
 
 _GLOBAL_AVG = """The mean of each channel over all positions, for inputs of any size.
@@ -374,6 +415,16 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     __doc__ = _ADAPTIVE_MAX + _SHAPES[3]
+    spatial_axes = 3
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    __doc__ = _FRACTIONAL + _SHAPES[2]
+    spatial_axes = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    __doc__ = _FRACTIONAL + _SHAPES[3]
     spatial_axes = 3
 
 

@@ -7,6 +7,7 @@ from chainrule.nn.functional.conv import *  # noqa: F403
 from chainrule.nn.functional.distance import *  # noqa: F403
 from chainrule.nn.functional.dropout import *  # noqa: F403
 from chainrule.nn.functional.embedding import *  # noqa: F403
+from chainrule.nn.functional.fractional import *  # noqa: F403
 from chainrule.nn.functional.interpolation import *  # noqa: F403
 from chainrule.nn.functional.loss_classification import *  # noqa: F403
 from chainrule.nn.functional.loss_ctc import *  # noqa: F403
