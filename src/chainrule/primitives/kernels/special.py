@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 
-def floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+
+def floor_divide(x: Array, y: Array) -> Array:
     """floor(x / y); where one of the two is infinite, the quotient: an infinity or a zero."""
     z = np.floor_divide(x, y)
     if x.dtype.kind != "f":
@@ -15,7 +19,7 @@ def floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(single, x / y, z) if single.any() else z
 
 
-def power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def power(x: Array, y: Array) -> Array:
     """x^y. The power 1/2 of -inf is inf and that of -0 is 0, as of all powers that are not odd."""
     z = np.power(x, y)
     # NumPy takes the square root instead, of which -inf has none and -0 gives itself.
@@ -24,17 +28,17 @@ def power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return z
 
 
-def expm1(x: np.ndarray) -> np.ndarray:
+def expm1(x: Array) -> Array:
     """e^x - 1. Complex numbers with an infinite or undefined part are those of e^x, less 1."""
     z = np.expm1(x)
     if x.dtype.kind != "c":
         return z
-    z = np.where(np.isfinite(x), z, np.exp(x) - 1)
+    z: Array = np.where(np.isfinite(x), z, np.exp(x) - 1)
     z.real += 0  # -0 + 0 is +0: the real part of no result is -0
     return z
 
 
-def tanh(x: np.ndarray) -> np.ndarray:
+def tanh(x: Array) -> Array:
     """tanh x. A complex number with an infinite real part gives 1 or -1, with 0 of its own sign."""
     z = np.asarray(np.tanh(x))
     if x.dtype.kind != "c" or not (infinite := np.isinf(x.real)).any():
