@@ -10,14 +10,15 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from chainrule.data.csvfile import is_number
 from chainrule.data.dataset import TensorDataset
-from chainrule.data.tables import MISSING, Table
+from chainrule.data.dates import DateFeature, fit_date, parse_date
+from chainrule.data.tables import MISSING, Table, class_name
 from chainrule.errors import DataError, require
 
 MAX_CATEGORIES = 64
@@ -53,11 +54,11 @@ class Preprocessing:
     """How rows of a table become inputs, and outputs become answers.
 
     The inputs are the numeric features, standardised, then one place for each category of each
-    categorical feature.
+    categorical feature, then those of the dates.
 
     Attributes:
         columns: the names of the input columns, in the file's order.
-        numeric, categorical: the features.
+        numeric, categorical, dates: the features.
         target: the target's name.
         classes: the classes, or None for a regression.
         target_mean, target_scale: the network learns `(y - mean) / scale` in a regression.
@@ -72,6 +73,7 @@ class Preprocessing:
     target_mean: float = 0.0
     target_scale: float = 1.0
     decimal: str = "."
+    dates: list[DateFeature] = field(default_factory=list)
 
     @property
     def task(self) -> str:
@@ -80,7 +82,8 @@ class Preprocessing:
     @property
     def width(self) -> int:
         """The number of inputs."""
-        return len(self.numeric) + sum(feature.width for feature in self.categorical)
+        wide = [*self.categorical, *self.dates]
+        return len(self.numeric) + sum(feature.width for feature in wide)
 
     @property
     def input_names(self) -> list[str]:
@@ -89,13 +92,13 @@ class Preprocessing:
         for feature in self.categorical:
             names += [f"{feature.name}={category}" for category in feature.categories]
             names += [f"{feature.name}=(other)"] * feature.other
-        return names
+        return names + [name for feature in self.dates for name in feature.input_names]
 
     def inputs(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Inputs (n, width) float32 from the values of each column.
 
-        A numeric value is a number, or text that is one; None, NaN and texts such as "NA" are
-        missing.
+        A numeric value is a number, or text that is one; a date is text such as 2016-05-09, or its
+        days since 1970-01-01; None, NaN and texts such as "NA" are missing.
 
         Raises:
             DataError: for a column that is missing, a missing value where none was allowed in
@@ -106,6 +109,7 @@ class Preprocessing:
             raise DataError(f"the column {lacking[0]!r} is missing; needed are {self.columns}.")
         parts = [self._standardised(feature, columns[feature.name]) for feature in self.numeric]
         parts += [self._one_hot(feature, columns[feature.name]) for feature in self.categorical]
+        parts += [f.encode(_days(f, columns[f.name])) for f in self.dates]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _standardised(self, feature: NumericFeature, values: Sequence[Any]) -> np.ndarray:
@@ -166,9 +170,9 @@ class Preprocessing:
 
     def _class_number(self, place: Mapping[str, int], row: int, value: Any) -> int:
         text = str(value).strip()
-        if is_number(text, self.decimal):  # classes that are numbers are called 1, not 1.0
-            text = f"{float(text.replace(self.decimal, '.')):g}"
-        for name in (str(value).strip(), text):
+        number = is_number(text, self.decimal)
+        same = class_name(float(text.replace(self.decimal, "."))) if number else text
+        for name in (text, same):
             if name in place:
                 return place[name]
         raise DataError(
@@ -221,10 +225,10 @@ class Preprocessing:
                 raise ValueError(f"the format is {content['format']!r}")
             numeric = [NumericFeature(**entry) for entry in content["numeric"]]
             categorical = [CategoricalFeature(**entry) for entry in content["categorical"]]
-            rest = {
-                k: v for k, v in content.items() if k not in ("format", "numeric", "categorical")
-            }
-            result = cls(numeric=numeric, categorical=categorical, **rest)
+            dates = [DateFeature(**entry) for entry in content["dates"]]
+            read = ("format", "numeric", "categorical", "dates")
+            rest = {k: v for k, v in content.items() if k not in read}
+            result = cls(numeric=numeric, categorical=categorical, dates=dates, **rest)
             result._check()
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -234,13 +238,14 @@ class Preprocessing:
 
     def _check(self) -> None:
         """Raise ValueError where a field has another type than it should."""
-        names = {feature.name for feature in (*self.numeric, *self.categorical)}
+        standardised = [*self.numeric, *self.dates]
+        names = {feature.name for feature in (*standardised, *self.categorical)}
         numbers = [self.target_mean, self.target_scale]
-        numbers += [n for f in self.numeric for n in (f.mean, f.scale)]
-        numbers += [f.fill for f in self.numeric if f.fill is not None]
+        numbers += [n for f in standardised for n in (f.mean, f.scale)]
+        numbers += [f.fill for f in standardised if f.fill is not None]
         if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
             raise ValueError("a mean or a scale is not a finite number")
-        if not all(f.scale for f in self.numeric) or not self.target_scale:
+        if not all(f.scale for f in standardised) or not self.target_scale:
             raise ValueError("a scale is zero")
         texts = [self.target, self.decimal, *names, *(self.classes or [])]
         texts += [c for f in self.categorical for c in f.categories]
@@ -249,7 +254,7 @@ class Preprocessing:
             raise ValueError("a name or category is not text")
         if not isinstance(self.columns, list) or set(self.columns) != names:
             raise ValueError("the columns are not those of the features")
-        if len(self.columns) != len(self.numeric) + len(self.categorical):
+        if len(self.columns) != len(standardised) + len(self.categorical):
             raise ValueError("a column comes twice")
 
 
@@ -259,7 +264,24 @@ def _is_missing(value: Any) -> bool:
     return value is None or value != value
 
 
-def _filled(feature: NumericFeature | CategoricalFeature, row: int) -> Any:
+def _days(feature: DateFeature, values: Sequence[Any]) -> np.ndarray:
+    days = np.empty(len(values))
+    for row, value in enumerate(values):
+        if _is_missing(value):
+            value = _filled(feature, row)
+        elif isinstance(value, str):
+            parsed = parse_date(value.strip())
+            if parsed is None:
+                raise DataError(
+                    f"column {feature.name!r}, row {row + 1}: {value!r} is not a date such as "
+                    "2016-05-09, and this column held dates in training."
+                )
+            value = parsed
+        days[row] = value
+    return days
+
+
+def _filled(feature: NumericFeature | CategoricalFeature | DateFeature, row: int) -> Any:
     if feature.fill is None:
         raise DataError(
             f"column {feature.name!r}, row {row + 1}: the value is missing, and training had a "
@@ -274,7 +296,7 @@ def fit_preprocessing(table: Table, scale_target: bool = True) -> Preprocessing:
 
     Numeric features get mean 0 and standard deviation 1 (a constant one is only shifted).
     Categorical features become one-hot vectors; of more than 64 categories the rarest share one
-    place.
+    place. Dates become what is long-term, seasonal, weekly and daily in them.
 
     Arguments:
         table: the training rows.
@@ -282,7 +304,10 @@ def fit_preprocessing(table: Table, scale_target: bool = True) -> Preprocessing:
     """
     numeric = [column for column in table.features if column.kind == "numeric"]
     categorical = [column for column in table.features if column.kind == "categorical"]
-    fitted = column_transformer(table).fit(_object_array([*numeric, *categorical], len(table)))
+    dates = [column for column in table.features if column.kind == "date"]
+    fitted = column_transformer(table)
+    if numeric or categorical:
+        fitted.fit(_object_array([*numeric, *categorical], len(table)))
     fills = table.missing not in ("error", "drop")
     mean, scale = 0.0, 1.0
     if table.task == "regression" and scale_target:
@@ -296,6 +321,7 @@ def fit_preprocessing(table: Table, scale_target: bool = True) -> Preprocessing:
         target_mean=mean,
         target_scale=scale,
         decimal=table.decimal,
+        dates=[fit_date(column.name, column.values, table.missing) for column in dates],
     )
 
 
@@ -306,7 +332,8 @@ def column_transformer(table: Table) -> Any:
     impute = require("sklearn.impute", extra="sklearn", purpose=purpose)
     scaling = require("sklearn.preprocessing", extra="sklearn", purpose=purpose)
     pipeline = require("sklearn.pipeline", extra="sklearn", purpose=purpose)
-    count = sum(column.kind == "numeric" for column in table.features)
+    kinds = [column.kind for column in table.features]
+    count, end = kinds.count("numeric"), len(kinds) - kinds.count("date")
     strategy = table.missing if table.missing in ("mean", "median") else "most_frequent"
     encoder = scaling.OneHotEncoder(
         handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
@@ -316,7 +343,7 @@ def column_transformer(table: Table) -> Any:
         ("numeric", [impute.SimpleImputer(strategy=strategy), scaling.StandardScaler()],
          list(range(count))),
         ("categorical", [filler, encoder],
-         list(range(count, len(table.features)))),
+         list(range(count, end))),
     ]  # fmt: skip
     return compose.ColumnTransformer(
         [(name, pipeline.make_pipeline(*parts), at) for name, parts, at in steps if at]

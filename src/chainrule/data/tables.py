@@ -12,6 +12,7 @@ import numpy as np
 
 from chainrule.data.csvfile import CsvFile, is_number, read_csv
 from chainrule.data.dataset import TensorDataset
+from chainrule.data.dates import parse_date
 from chainrule.data.notices import notice
 from chainrule.data.splits import split_indices
 from chainrule.errors import ArgumentError, DataError, unknown_name
@@ -47,8 +48,9 @@ class Column:
 
     Attributes:
         name: its name.
-        kind: "numeric" or "categorical".
-        values: float64 with NaN where there is no value; or text (dtype object) with None.
+        kind: "numeric", "date" or "categorical".
+        values: float64 (of a date: days since 1970-01-01) with NaN where there is no value; of a
+            category: text (dtype object) with None.
     """
 
     name: str
@@ -58,7 +60,7 @@ class Column:
     @property
     def missing(self) -> np.ndarray:
         """Where there is no value, (n,) bool."""
-        if self.kind == "numeric":
+        if self.kind != "categorical":
             return np.isnan(self.values)
         return np.array([value is None for value in self.values], np.bool_)
 
@@ -130,8 +132,9 @@ class Table:
     def __repr__(self) -> str:
         kinds = [column.kind for column in self.features]
         what = f"{len(self.classes)} classes" if self.classes is not None else "regression"
+        dates = f", {kinds.count('date')} date" if "date" in kinds else ""
         return (
-            f"Table({self.name!r}, {len(self):,} rows, {kinds.count('numeric')} numeric and "
+            f"Table({self.name!r}, {len(self):,} rows, {kinds.count('numeric')} numeric{dates} and "
             f"{kinds.count('categorical')} categorical features, target {self.target.name!r}: "
             f"{what})"
         )
@@ -152,9 +155,10 @@ def csv(
 ) -> Table:
     """Read any CSV file as a table to learn from.
 
-    A column is numeric if all its values are decimal numbers, and categorical otherwise. The task
-    is a classification if the target is text, or whole numbers with at most 20 different values,
-    each of them in two rows or more on average; otherwise it is a regression.
+    A column is numeric if all its values are decimal numbers, a date if all are dates such as
+    2016-05-09, and categorical otherwise. The task is a classification if the target is text, or
+    whole numbers with at most 20 different values, each of them in two rows or more on average;
+    otherwise it is a regression.
 
     Arguments:
         path: the file. Quoted fields, CRLF, a byte order mark and empty lines are fine.
@@ -201,6 +205,9 @@ def csv(
         for name, cells in raw.items()
     }
     goal = columns.pop(target_name)
+    if goal.kind == "date":  # as a target it is text like any other
+        cells = [raw[target_name][row] for row in keep]
+        goal = Column(target_name, "categorical", np.array(cells, object))
     left_out = {} if features is not None else _left_out(file, list(columns.values()))
     for name, reason in left_out.items():
         notice(f"{file.name}: the column {name!r} is left out: {reason}.")
@@ -293,7 +300,12 @@ def _column(
     numeric = [cell is None or is_number(cell, decimal) for cell in cells]
     present = sum(cell is not None for cell in cells)
     text = numeric.count(False)
-    if name in categorical or present - text < 0.5 * max(present, 1):
+    if name in categorical:
+        return Column(name, "categorical", np.array(cells, object))
+    if present - text < 0.5 * max(present, 1):
+        days = [np.nan if cell is None else parse_date(cell) for cell in cells]
+        if present and None not in days:
+            return Column(name, "date", np.array(days, np.float64))
         return Column(name, "categorical", np.array(cells, object))
     if text:
         at = numeric.index(False)
@@ -360,18 +372,19 @@ def _labels(
     number = {value: code for code, value in enumerate(distinct_values)}
     if len(number) == 1:
         raise DataError(
-            f"{where}: all rows have one class, {_class_name(values[0])}; nothing is to be learned."
+            f"{where}: all rows have one class, {class_name(values[0])}; nothing is to be learned."
         )
     if goal.kind == "categorical" and len(number) > max(IDENTIFIER, len(values) / 2):
         raise DataError(
             f"{where}: {len(number):,} different texts in {len(values):,} rows are no classes to "
             "learn. Choose another target column."
         )
-    classes = [_class_name(value) for value in distinct_values]
+    classes = [class_name(value) for value in distinct_values]
     return "classification", classes, np.array([number[v] for v in values], np.int64)
 
 
-def _class_name(value: Any) -> str:
+def class_name(value: Any) -> str:
+    """What a value of the target is called as a class: `1` for 1.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
