@@ -226,8 +226,9 @@ def test_probabilities_in_place_of_scores_are_warned_of_once(name, shape):
     scores = cr.asarray(np.random.default_rng(0).standard_normal(shape))
     probabilities = F.softmax(scores, axis)
     y = cr.zeros(shape[:1] + shape[2:] if len(shape) > 1 else (), dtype=cr.int64)
-    with pytest.warns(ChainruleWarning, match=f"{name} takes .*softmax"):
+    with pytest.warns(ChainruleWarning, match=f"{name} takes .*softmax") as caught:
         getattr(F, name)(probabilities, y)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         getattr(F, name)(probabilities, y)

@@ -20,6 +20,7 @@ from chainrule.errors import (
     IndexingError,
     ShapeError,
     unknown_name,
+    users_line,
 )
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -28,9 +29,10 @@ _warned: set[str] = set()
 
 
 def warn_once(key: str, message: str) -> None:
-    """Warn of something once in the life of the process."""
+    """Warn of something once in the life of the process, at the user's own line."""
     if key not in _warned:
-        warnings.warn(message, ChainruleWarning, stacklevel=4)
+        filename, _, line = (users_line() or "chainrule:1").rpartition(":")
+        warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})
         _warned.add(key)
 
 
