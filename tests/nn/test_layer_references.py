@@ -489,6 +489,53 @@ def test_what_resizing_refuses():
         nn.Upsample()
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_reading_at_points_is_scipy_s(n):
+    x = random(2, 2, *(5, 4, 6)[:n])
+    grid = np.random.default_rng(0).uniform(-1.3, 1.3, (2, *(3, 4, 2)[:n], n))
+    modes = (("zeros", "grid-constant"), ("border", "nearest"), ("reflection", "mirror"))
+    for padding, scipys in modes:
+        ours = np.asarray(F.grid_sample(x, grid, padding_mode=padding, align_corners=True))
+        for image, channel in np.ndindex(2, 2):
+            sizes = np.array(x.shape[2:])
+            points = (grid[image, ..., ::-1] + 1) / 2 * (sizes - 1)
+            expected = ndimage.map_coordinates(
+                x[image, channel], np.moveaxis(points, -1, 0), order=1, mode=scipys
+            )
+            same(ours[image, channel], expected, 1e-9)
+
+
+def test_the_identity_map_reads_the_image_itself():
+    x = random(2, 3, 4, 5)
+    theta = np.tile(np.eye(2, 3), (2, 1, 1))
+    for corners in (False, True):
+        grid = F.affine_grid(theta, x.shape, corners)
+        for mode in ("bilinear", "nearest", "bicubic"):
+            same(F.grid_sample(x, grid, mode, align_corners=corners), x, 1e-12)
+    turned = F.affine_grid(-theta, x.shape)
+    same(F.grid_sample(x, turned), x[:, :, ::-1, ::-1], 1e-12)
+
+
+def test_derivatives_of_reading_at_points():
+    x = cr.asarray(random(1, 2, 3, 4), requires_grad=True)
+    grid = np.random.default_rng(5).uniform(-0.9, 0.9, (1, 2, 2, 2))
+    points = cr.asarray(grid, requires_grad=True)
+    for mode in ("bilinear", "bicubic"):
+        assert cr.autograd.gradcheck(lambda x, g, m=mode: F.grid_sample(x, g, m), (x, points))
+        assert cr.autograd.gradgradcheck(lambda x, g, m=mode: F.grid_sample(x, g, m), (x, points))
+    far = cr.asarray([[[[np.nan, 0.0], [1e30, 0.0]]]])
+    assert F.grid_sample(cr.ones((1, 1, 2, 2)), far)[0, 0, 0, 1].item() == 0
+    for arguments, match in (
+        ((x, points[..., :1]), "expects"), ((x, cr.concat([points, points])), "batches"),
+        ((x, points, "cubic"), "bicubic"), ((x, points, "nearest", "mirror"), "reflection"),
+        ((cr.zeros((1, 1, 2, 2, 2)), cr.zeros((1, 2, 2, 2, 3)), "bicubic"), "images"),
+    ):  # fmt: skip
+        with pytest.raises(cr.errors.ChainruleError, match=match):
+            F.grid_sample(*arguments)
+    with pytest.raises(cr.errors.ShapeError, match="expects"):
+        F.affine_grid(cr.zeros((1, 3, 3)), (1, 1, 2, 2))
+
+
 # --- linear ---------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,11 @@ def test_parameter():
     twin = copy.deepcopy(p)
     assert type(twin) is nn.Parameter
     assert twin.requires_grad
+    p.no_decay = ["mark"]
+    assert copy.deepcopy(p).no_decay == ["mark"]
+    assert copy.deepcopy(p).no_decay is not p.no_decay
+    with pytest.raises(AttributeError):
+        p.mark  # noqa: B018
     (p * 3).sum().backward()
     assert p.grad.tolist() == [[3, 3], [3, 3]]
     assert twin.grad is None

@@ -352,6 +352,48 @@ def test_folding(name):
     close(mine.bias, reference.bias, "bias")
 
 
+SAMPLED = [
+    (mode, padding, corners, n)
+    for mode in ("bilinear", "nearest", "bicubic")
+    for padding in ("zeros", "border", "reflection")
+    for corners in (False, True)
+    for n in ((2, 3) if mode != "bicubic" else (2,))
+]
+
+
+@pytest.mark.parametrize(("mode", "padding", "corners", "n"), SAMPLED)
+def test_grid_sample(mode, padding, corners, n):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, 3, *(5, 4, 6)[:n]))
+    grid = generator.uniform(-1.7, 1.7, (2, *(3, 4, 2)[:n], n))
+    how = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+    a, b = cr.asarray(x, requires_grad=True), cr.asarray(grid, requires_grad=True)
+    c, d = torch.tensor(x, requires_grad=True), torch.tensor(grid, requires_grad=True)
+    y, z = nn.functional.grid_sample(a, b, **how), torch.nn.functional.grid_sample(c, d, **how)
+    close(y, z, "output")
+    upstream = generator.standard_normal(y.shape)
+    y.backward(cr.asarray(upstream))
+    z.backward(torch.tensor(upstream))
+    close(a.grad, c.grad, "by the input")
+    if mode == "nearest":
+        assert b.grad is None
+        assert not d.grad.any()
+    else:
+        close(b.grad, d.grad, "by the grid")
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 1, 1, 3), (2, 3, 2, 4, 3)])
+def test_affine_grid(size, corners):
+    n = len(size) - 2
+    theta = np.random.default_rng(0).standard_normal((2, n, n + 1))
+    compare_derivatives(
+        nn.Identity(), torch.nn.Identity(), [theta],
+        lambda t: nn.functional.affine_grid(t, size, corners),
+        lambda t: torch.nn.functional.affine_grid(t, size, corners),
+    )  # fmt: skip
+
+
 def test_nearest_sizes_fall_where_pytorch_s_do():
     """Positions that fall on an edge between elements, in both precisions."""
     for dtype in (np.float32, np.float64):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,27 @@ def _value(data: Any) -> Any:
 class Parameter(Tensor):
     """A tensor that a module trains.
 
-    Assigned to an attribute of a module it appears in `module.parameters()`.
+    Assigned to an attribute of a module it appears in `module.parameters()`. It may be given marks
+    of its own, such as `p.no_decay = True`, which the modules leave alone.
 
     Arguments:
         data: the initial value: a tensor, a NumPy array or nested lists. Python floats are float32.
         requires_grad: whether gradients are recorded for it; False freezes it. Default: True.
     """
 
-    __slots__ = ()
+    __slots__ = ("__dict__",)
 
     def __init__(self, data: Any = None, requires_grad: bool = True):
         self._array, self._node, self._slot, self.grad = _value(data), None, 0, None
         self.requires_grad_(requires_grad)
+
+    def __deepcopy__(self, memo: Any) -> Parameter:
+        twin = type(self).__new__(type(self))
+        Parameter.__init__(twin, self.detach().clone(), self.requires_grad)
+        twin.grad = None if self.grad is None else self.grad.clone()
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
 
 class Buffer(Tensor):

@@ -17,4 +17,5 @@ from chainrule.nn.functional.normalization import *  # noqa: F403
 from chainrule.nn.functional.padding import *  # noqa: F403
 from chainrule.nn.functional.patches import *  # noqa: F403
 from chainrule.nn.functional.pooling import *  # noqa: F403
+from chainrule.nn.functional.sampling import *  # noqa: F403
 from chainrule.nn.functional.softmax import *  # noqa: F403
