@@ -20,6 +20,7 @@ _REASONS = {
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "the path is a folder, not a file",
     errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "a file of that name is in the way",
 }
 
 

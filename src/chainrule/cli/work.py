@@ -19,12 +19,18 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
-def _hidden(text: str | None) -> tuple[int, ...] | None:
-    """`128,64` as (128, 64)."""
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    """`a,b` as ("a", "b")."""
     if text is None:
         return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _hidden(text: str | None) -> tuple[int, ...] | None:
+    """`128,64` as (128, 64)."""
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        parts = _parts(text)
+        return None if parts is None else tuple(int(part) for part in parts)
     except ValueError:
         raise ArgumentError(
             f"--hidden takes whole numbers parted by commas, such as 128,64; got {text!r}."
@@ -64,6 +70,16 @@ def train(
     target: Annotated[
         str | None, Option(help="The column of a CSV file to predict; else the last.")
     ] = None,
+    features: Annotated[
+        str | None, Option(help="The columns of a CSV file to learn from, such as a,b; else all.")
+    ] = None,
+    categorical: Annotated[
+        str | None, Option(help="Columns of a CSV file that are categories made of numbers.")
+    ] = None,
+    task: Annotated[
+        str | None, Option(help=f"{' or '.join(recipes.TASKS)}; else by the target's values.")
+    ] = None,
+    decimal: Annotated[str | None, Option(help="The decimal sign of a CSV file: . or ,")] = None,
     missing: Annotated[
         str | None, Option(help=f"Missing cells of a CSV file: {', '.join(recipes.MISSING)}.")
     ] = None,
@@ -89,8 +105,10 @@ def train(
         "epochs": epochs, "lr": lr, "batch_size": batch_size, "optimizer": optimizer,
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule,
         "clip_norm": clip_norm, "augment": augment, "hidden": _hidden(hidden),
-        "activation": activation, "dropout": dropout, "target": target, "missing": missing,
-        "seed": seed, "workers": workers, "compile": False if no_compile else None,
+        "activation": activation, "dropout": dropout, "target": target,
+        "features": _parts(features), "categorical": _parts(categorical), "task": task,
+        "decimal": decimal, "missing": missing, "seed": seed, "workers": workers,
+        "compile": False if no_compile else None,
     }  # fmt: skip
     chosen = recipes.get(recipe)
     if resume and out is not None and recipes.RunFolder(out).exists:

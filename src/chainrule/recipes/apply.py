@@ -120,6 +120,11 @@ def _rows(form: Form, row: str) -> tuple[list[str], Array]:
     """A line of CSV, or the rows of a file, as names and inputs."""
     table = form.table
     if Path(row).suffix.lower() not in (".csv", ".tsv"):
+        if Path(row).is_file():
+            raise ArgumentError(
+                f"this run was trained on rows of a table, and {row!r} is a file of another kind; "
+                "give a CSV file, or a row."
+            )
         return [row], table.inputs(table.parse_row(row))
     try:
         inputs = table.inputs(data.read_columns(row, table.columns))

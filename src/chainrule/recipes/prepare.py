@@ -13,7 +13,7 @@ import numpy as np
 from chainrule import data
 from chainrule.errors import ArgumentError, DataError
 from chainrule.recipes.form import Form, border
-from chainrule.recipes.registry import Recipe, augmentation, get
+from chainrule.recipes.registry import RECIPES, Recipe, augmentation, get
 from chainrule.recipes.settings import Settings, locate
 
 TEST_SHARE, SPLIT_SEED = 0.2, 0
@@ -33,16 +33,12 @@ def prepare(settings: Settings) -> Prepared:
     """Load, split, scale and (for training) augment the data of a run."""
     recipe = get(settings.recipe)
     train, test = _read(recipe, settings)
+    _check_kind(recipe, settings, train)
     if isinstance(train, data.Table):
         if settings.augment:
             raise ArgumentError("augmentation is for images; a table has none.")
         form = _fit_table(train)
         return Prepared(_table_set(form, train), _table_set(form, test), form)
-    if recipe.table:
-        raise ArgumentError(
-            f"the recipe {recipe.name!r} learns from tables, but {settings.data!r} holds images of "
-            f"shape {train.shape}; use the recipe mlp, lenet or resnet20."
-        )
     form = _fit_images(train, recipe.standardize)
     if settings.augment:
         changes = augmentation(settings.data, form.shape)
@@ -51,6 +47,17 @@ def prepare(settings: Settings) -> Prepared:
             _image_set(form, test), form,
         )  # fmt: skip
     return Prepared(_image_set(form, train), _image_set(form, test), form)
+
+
+def _check_kind(recipe: Recipe, settings: Settings, train: Any) -> None:
+    """Refuse data that the recipe has no use for."""
+    kind = "tables" if isinstance(train, data.Table) else "images"
+    if kind not in recipe.learns_from:
+        others = [r.name for r in RECIPES.values() if kind in r.learns_from]
+        raise ArgumentError(
+            f"the recipe {recipe.name!r} learns from {' or '.join(recipe.learns_from)}, but "
+            f"{settings.data!r} gives {kind}; use the recipe {' or '.join(others)}."
+        )
 
 
 def held_out(settings: Settings, form: Form, other: str | None = None) -> Any:
@@ -94,12 +101,13 @@ def _folder(name: str, shape: tuple[int, ...]) -> Any:
 def _read(recipe: Recipe, settings: Settings, shape: tuple[int, ...] | None = None) -> Any:
     """Training and test data as they are: two tables, or two data sets of images."""
     if _is_table_file(settings.data):
-        table = data.csv(settings.data, target=settings.target, missing=settings.missing)
-        return table.split(TEST_SHARE, SPLIT_SEED)
-    if settings.target is not None:
-        raise ArgumentError(
-            f"target names a column of a CSV file, but the data is {settings.data!r}."
-        )
+        return data.csv(settings.data, **settings.table_options).split(TEST_SHARE, SPLIT_SEED)
+    defaults = {f.name: f.default for f in dataclasses.fields(Settings)}
+    for name, value in settings.table_options.items():
+        if value != defaults[name]:
+            raise ArgumentError(
+                f"{name} says how to read a CSV file, but the data is {settings.data!r}."
+            )
     if _is_folder(settings.data):
         images = _folder(settings.data, shape or recipe.folder_shape)
         return images.split(TEST_SHARE, SPLIT_SEED)

@@ -24,7 +24,7 @@ class Recipe:
         build: `(settings, input shape, outputs) -> model`.
         settings: what differs from the defaults of `Settings`.
         for_data: what differs further on certain data sets.
-        table: whether it learns from a table instead of images.
+        learns_from: "images", "tables", or both.
         folder_shape: (channels, height, width) that a folder of images is brought to.
         standardize: whether pixels are brought to mean 0 and deviation 1; else they stay in [0, 1],
             which sigmoid networks learn from more accurately.
@@ -36,7 +36,7 @@ class Recipe:
     build: Callable[[Settings, tuple[int, ...], int], Any]
     settings: dict[str, Any]
     for_data: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    table: bool = False
+    learns_from: tuple[str, ...] = ("images",)
     folder_shape: tuple[int, int, int] = (1, 28, 28)
     standardize: bool = True
 
@@ -54,8 +54,8 @@ class Recipe:
 def _image(shape: tuple[int, ...], recipe: str) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ArgumentError(
-            f"the recipe {recipe!r} learns from images (channels, height, width), but the data has "
-            f"inputs of shape {shape}; use the recipe 'csv' or 'mlp'."
+            f"{recipe!r} takes images of shape (channels, height, width), but the inputs have shape "
+            f"{shape}."
         )
     return shape[0], shape[1], shape[2]
 
@@ -95,6 +95,7 @@ RECIPES = {
                 },
             },
             standardize=False,
+            learns_from=("images", "tables"),
         ),
         Recipe(
             "lenet", "LeNet-5, with augmentation", "digits", _lenet,
@@ -115,7 +116,7 @@ RECIPES = {
                 "epochs": 100, "batch_size": 32, "lr": 0.003, "hidden": (32, 32),
                 "optimizer": "adamw", "weight_decay": 1e-2,
             },
-            table=True,
+            learns_from=("tables",),
         ),
     )
 }  # fmt: skip

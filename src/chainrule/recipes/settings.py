@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, Any] = {
 }  # fmt: skip
 SCHEDULES = ("constant", "cosine", "onecycle")
 MISSING = POLICIES
+TASKS = ("classification", "regression")
 
 
 def _number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
@@ -55,6 +56,10 @@ def _hidden(value: Any) -> bool:
     return isinstance(value, tuple) and all(map(_whole(1), value))
 
 
+def _names(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_text, value))
+
+
 _DOMAINS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "recipe": (_text, "a name"),
     "data": (_text, "a name or a path"),
@@ -69,15 +74,20 @@ _DOMAINS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropout": (_number(0, 1), "a number from 0 to below 1"),
     "clip_norm": (_or_none(_number(0, above=True)), "a positive number"),
     "target": (_or_none(_text), "the name of a column"),
+    "features": (_or_none(_names), "names of columns"),
+    "categorical": (_names, "names of columns"),
+    "decimal": (lambda value: value in (".", ","), "a point or a comma"),
     "compile": (_flag, "true or false"),
     "workers": (_whole(0), "a whole number from 0 on"),
 }
-_NAMES = {
+_KNOWN = {
     "optimizer": ("optimizer", OPTIMIZERS),
     "schedule": ("schedule", SCHEDULES),
     "activation": ("activation", ACTIVATIONS),
     "missing": ("policy for missing values", MISSING),
+    "task": ("task", (None, *TASKS)),
 }
+_LISTS = ("hidden", "features", "categorical")  # tuples here, lists in JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,21 +115,26 @@ class Settings:
     dropout: float = 0.0
     clip_norm: float | None = None
     target: str | None = None
+    features: tuple[str, ...] | None = None
+    categorical: tuple[str, ...] = ()
+    task: str | None = None
+    decimal: str = "."
     missing: str = "error"
     compile: bool = True
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name, (kind, known) in _NAMES.items():
+        for name, (kind, known) in _KNOWN.items():
             if getattr(self, name) not in known:
-                raise unknown_name(kind, getattr(self, name), known)
+                raise unknown_name(kind, getattr(self, name), filter(None, known))
         for name, (fits, words) in _DOMAINS.items():
             if not fits(getattr(self, name)):
                 raise ArgumentError(f"{name} must be {words}, but is {getattr(self, name)!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON has them."""
-        return {**dataclasses.asdict(self), "hidden": list(self.hidden)}
+        content = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> Settings:
@@ -129,11 +144,20 @@ class Settings:
             CheckpointError: if that is no such thing.
         """
         try:
-            return cls(**{**content, "hidden": tuple(content["hidden"])})
-        except (TypeError, KeyError, ChainruleError) as error:
+            lists = {k: tuple(content[k]) for k in _LISTS if content.get(k) is not None}
+            return cls(**{**content, **lists})
+        except (TypeError, AttributeError, ChainruleError) as error:
             raise CheckpointError(
                 f"{where!r} does not hold the settings of a run: {error}"
             ) from None
+
+    @property
+    def table_options(self) -> dict[str, Any]:
+        """What says how a CSV file is read, by the argument names of `data.csv`."""
+        return {
+            "target": self.target, "features": self.features, "categorical": self.categorical,
+            "task": self.task, "decimal": self.decimal, "missing": self.missing,
+        }  # fmt: skip
 
     def make_optimizer(self, parameters: Any) -> Any:
         """The optimiser that the settings name."""
