@@ -451,3 +451,32 @@ def test_initial_bounds_are_pytorch_s():
             a, b = np.asarray(ours.state_dict()[key]), value.numpy()
             assert np.abs(a).max() == pytest.approx(np.abs(b).max(), rel=0.03), (name, key)
             assert a.std() == pytest.approx(b.std(), rel=0.1), (name, key)
+
+
+def test_weights_from_pytorch_give_the_same_outputs_and_gradients(tmp_path):
+    safetensors_torch = pytest.importorskip("safetensors.torch")
+
+    def network(room):
+        return room.Sequential(
+            room.Conv2d(1, 6, 5, padding=2), room.BatchNorm2d(6), room.ReLU(), room.MaxPool2d(2),
+            room.Conv2d(6, 16, 5, bias=False), room.GroupNorm(4, 16), room.Tanh(),
+            room.AvgPool2d(2), room.Flatten(), room.Linear(400, 84), room.LayerNorm(84),
+            room.GELU(), room.Linear(84, 10),
+        )  # fmt: skip
+
+    theirs = network(torch.nn).double()
+    x = np.random.default_rng(0).standard_normal((8, 1, 28, 28))
+    theirs(torch.tensor(x))  # so that the running averages are not the initial ones
+    safetensors_torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    ours = network(nn).double()
+    assert not any(ours.load_state_dict(cr.load(tmp_path / "model.safetensors")))
+    assert repr(ours) == repr(theirs)
+    for mode in (False, True):
+        y, z = ours.train(mode)(cr.asarray(x)), theirs.train(mode)(torch.tensor(x))
+        close(y, z, "output")
+        ours.zero_grad()
+        theirs.zero_grad()
+        y.square().sum().backward()
+        z.square().sum().backward()
+        for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-9, atol=1e-9, err_msg=name)
