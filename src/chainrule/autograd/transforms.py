@@ -12,6 +12,7 @@ them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Scope:
         self.outside = state.grad_enabled  # whether anything outside is being recorded
         self.recorded = False
         self.xs: list[Any] = []
-        self.own: set[Leaf] = set()
+        self.own: list[Any] = []
         self._mode = _GradMode(True)
 
     def __enter__(self) -> _Scope:
@@ -48,11 +49,8 @@ class _Scope:
     def __exit__(self, *exception: object) -> None:
         self._mode.__exit__()
 
-    def fresh(self, argument: Any) -> Any:
-        """The same tree on aliases, each connected to the graph that its tensor came from."""
-        return tree.transform(self._alias, argument)
-
-    def _alias(self, leaf: Any) -> Any:
+    def fresh(self, leaf: Any) -> Any:
+        """An alias of a tensor, connected to the graph that it came from."""
         x = asarray(leaf)
         if not is_float(x.dtype):
             raise DTypeError(
@@ -61,20 +59,26 @@ class _Scope:
             )
         if x._node is None or not self.outside:
             x = _leaf(make(x._array))
-            self.own.add(x._node)
+            self.own.append(x)
         # The function gets a tensor of its own, to which it may assign.
         twin = alias(x)
         self.xs.append(engine.handed_out(twin))
         return twin
 
     def see(self, *results: Any) -> None:
-        """Find out whether these trees depend on anything from outside that needs a gradient."""
+        """Find out whether these trees depend on anything from outside that needs a gradient.
+
+        That is, on a leaf that somebody holds: those of a transform live as long as it does.
+        """
         if self.outside and not self.recorded:
+            own = [x._node for x in self.own]
             leaves = tree.flatten(results)[0]
             nodes = engine.reachable(
                 t._node for t in leaves if isinstance(t, Value) and t._node is not None
             )
-            self.recorded = any(isinstance(n, Leaf) and n not in self.own for n in nodes)
+            self.recorded = any(
+                isinstance(n, Leaf) and n.tensor() is not None and n not in own for n in nodes
+            )
 
     def done(self, result: Any) -> Any:
         """A tree of results as the caller gets it: without a graph, unless it may be needed."""
@@ -116,20 +120,22 @@ def _positions(argnums: int | Sequence[int], args: Sequence[Any]) -> tuple[int, 
     return positions
 
 
-def _chosen(argnums: int | Sequence[int], args: Sequence[Any]) -> Any:
-    """The arguments to differentiate by, as one tree: one argument, or a tuple of them."""
-    picked = tuple(args[i] for i in _positions(argnums, args))
-    return picked[0] if isinstance(argnums, int) else picked
-
-
 def _called(
     scope: _Scope, argnums: int | Sequence[int], args: Sequence[Any]
 ) -> tuple[list[Any], tree.Rebuild]:
     """The arguments with fresh ones in place of the chosen, and how to build a tree like those."""
-    called = list(args)
+    called, builds = list(args), []
     for i in _positions(argnums, args):
-        called[i] = scope.fresh(args[i])
-    return called, tree.flatten(_chosen(argnums, args))[1]
+        leaves, build = tree.flatten(args[i])
+        called[i] = build([scope.fresh(leaf) for leaf in leaves])
+        builds.append((len(leaves), build))
+
+    def rebuild(results: Sequence[Any]) -> Any:
+        rest = iter(results)
+        trees = tuple(build(list(itertools.islice(rest, n))) for n, build in builds)
+        return trees[0] if isinstance(argnums, int) else trees
+
+    return called, rebuild
 
 
 def value_and_grad(
@@ -200,9 +206,7 @@ def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> t
         scope.see(ys, aux)
 
     def pull(g: Any) -> tuple[Any, ...]:
-        gs = [asarray(part) for part in tree.flatten(g)[0]]
-        if len(gs) != len(ys):
-            raise ArgumentError(f"vjp of {len(ys)} output(s) got {len(gs)} gradient(s).")
+        gs = [asarray(part) for part in tree.leaves_like(y, g)]
         with _Scope("vjp") as inner:
             inner.own, inner.recorded = scope.own, scope.recorded
             inner.see(gs)
@@ -231,9 +235,8 @@ def jvp(
         raise ArgumentError(f"jvp got {len(primals)} primals and {len(tangents)} tangents.")
     with _Scope("jvp") as scope:
         called, _ = _called(scope, range(len(primals)), primals)
-        xs, parts = scope.xs, tree.flatten(tuple(tangents))[0]
-        if len(parts) != len(xs):
-            raise ArgumentError(f"jvp got {len(xs)} primal tensors and {len(parts)} tangents.")
+        xs = scope.xs
+        parts = [v for p, t in zip(primals, tangents, strict=True) for v in tree.leaves_like(p, t)]
         vs = [asarray(v, dtype=x.dtype) for v, x in zip(parts, xs, strict=True)]
         for x, v in zip(xs, vs, strict=True):
             if x.shape != v.shape:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.errors import ArgumentError
+
 Rebuild = Callable[[Sequence[Any]], Any]
 
 
@@ -52,6 +54,31 @@ def _is_numbers(items: Any) -> bool:
         or (isinstance(item, list | tuple) and _is_numbers(item))
         for item in items
     )
+
+
+def leaves_like(like: Any, tree: Any) -> list[Any]:
+    """What stands in `tree` where `like` has its leaves; the two must be built alike.
+
+    Raises:
+        ArgumentError: if they are not.
+    """
+    if isinstance(like, dict):
+        if isinstance(tree, dict) and tree.keys() == like.keys():
+            return [leaf for key in like for leaf in leaves_like(like[key], tree[key])]
+        raise ArgumentError(f"expected a dict with the keys {list(like)}, got {_described(tree)}.")
+    if isinstance(like, list | tuple) and not _is_numbers(like):
+        if isinstance(tree, list | tuple) and len(tree) == len(like):
+            pairs = zip(like, tree, strict=True)
+            return [leaf for one, other in pairs for leaf in leaves_like(one, other)]
+        raise ArgumentError(f"expected {len(like)} items, got {_described(tree)}.")
+    return [] if like is None else [tree]
+
+
+def _described(tree: Any) -> str:
+    if isinstance(tree, dict):
+        return f"a dict with the keys {list(tree)}"
+    size = f" of {len(tree)}" if isinstance(tree, list | tuple) else ""
+    return f"{type(tree).__name__}{size}"
 
 
 def transform(function: Callable[[Any], Any], tree: Any) -> Any:

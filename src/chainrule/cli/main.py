@@ -92,7 +92,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        given = None if arguments is None else list(arguments)
+        code = app(args=given, prog_name="chainrule", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except _ClickException as error:

@@ -131,7 +131,7 @@ def _decode(path: str | os.PathLike[str], encoding: str) -> str:
 
 
 def sniff_delimiter(text: str) -> str:
-    """The delimiter that gives the first rows the same number of fields, and most of them."""
+    """The delimiter that gives the first rows, the very first included, the most fields alike."""
     lines = io.StringIO(text, newline="")
     sample = [line for _, line in zip(range(SNIFFED_LINES), lines, strict=False)]
     best, fields = ",", 1
@@ -142,7 +142,7 @@ def sniff_delimiter(text: str) -> str:
             continue
         widths = Counter(len(row) for row in rows)
         width, count = widths.most_common(1)[0] if widths else (1, 0)
-        if width > fields and count >= 0.8 * len(rows):
+        if width > fields and count >= 0.8 * len(rows) and len(rows[0]) == width:
             best, fields = delimiter, width
     return best
 

@@ -91,15 +91,15 @@ def start(
     """
     folder = RunFolder(out)
     going_on = resume and folder.exists
-    if not going_on and not overwrite:
+    replacing = overwrite and folder.exists
+    if not going_on and not replacing:
         folder.check_new()
     can_draw = pictures.available()
     prepared = prepare(settings)
     if going_on:
         _check_unchanged(folder, prepared.form)
-    elif overwrite:
+    elif replacing:
         folder.clear()
-        folder.check_new()
     for file in folder.leftovers():
         file.unlink(missing_ok=True)
     folder.write_config(settings, prepared.form)

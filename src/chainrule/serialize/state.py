@@ -126,7 +126,7 @@ def _decode(node: Any, arrays: dict[str, Array]) -> Any:
         case "tensor":
             return make(arrays[content])
         case "array":
-            return arrays[content].copy()  # what is read lies in read-only memory
+            return arrays[content].copy()  # what is read may lie in read-only memory
         case "scalar":
             return arrays[content][()]
         case "float":
