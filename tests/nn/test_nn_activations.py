@@ -346,6 +346,16 @@ def test_inplace_gives_the_result_to_the_input_too(layer):
     assert "inplace=True" in repr(layer)
 
 
+def test_names_with_an_underscore_are_in_place():
+    for name, arguments in (
+        ("relu_", ()), ("elu_", (2.0,)), ("celu_", (2.0,)), ("selu_", ()), ("leaky_relu_", (0.3,)),
+        ("hardtanh_", (-0.5, 0.5)), ("threshold_", (0.1, 9.0)), ("rrelu_", (0.1, 0.3)),
+    ):  # fmt: skip
+        x = cr.asarray([-1.0, 2.0])
+        expected = getattr(F, name[:-1])(x, *arguments).tolist()
+        assert getattr(F, name)(x, *arguments) is x and x.tolist() == expected
+
+
 def test_numbers_lists_and_integers_are_taken():
     assert float(F.relu(-3.0)) == 0
     assert F.sigmoid([0]).tolist() == [0.5]

@@ -120,6 +120,8 @@ def test_indices_outside_the_table_are_named():
         nn.Embedding(6, 3, padding_idx=-7)
     with pytest.raises(ArgumentError, match="sparse"):
         F.embedding(cr.asarray([0]), cr.ones((6, 2)), sparse=True)
+    with pytest.raises(ArgumentError, match="EmbeddingBag: sparse"):
+        nn.EmbeddingBag(6, 3, sparse=True)
     with pytest.raises(ShapeError, match=r"\(6,\)"):
         F.embedding(cr.asarray([0]), cr.ones((6,)))
 

@@ -9,6 +9,7 @@ from chainrule.autograd.modes import no_grad
 from chainrule.errors import ArgumentError, ShapeError
 from chainrule.nn import functional as F
 from chainrule.nn import init
+from chainrule.nn.functional.embedding import check_dense
 from chainrule.nn.linear import check_sizes, empty_parameter
 from chainrule.nn.module import Module
 from chainrule.nn.parameter import Parameter
@@ -96,6 +97,7 @@ class Embedding(_Table):
         sparse: bool = False, _weight: Any = None, _freeze: bool = False, device: Any = None,
         dtype: Any = None,
     ):  # fmt: skip
+        check_dense(type(self).__name__, sparse)
         super().__init__(
             num_embeddings, embedding_dim, padding_idx, _weight, _freeze, device, dtype
         )
@@ -149,6 +151,7 @@ class EmbeddingBag(_Table):
         padding_idx: int | None = None, device: Any = None, dtype: Any = None,
         _freeze: bool = False,
     ):  # fmt: skip
+        check_dense(type(self).__name__, sparse)
         super().__init__(
             num_embeddings, embedding_dim, padding_idx, _weight, _freeze, device, dtype
         )

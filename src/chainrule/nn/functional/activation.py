@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from chainrule.tensor import Tensor
 
 __all__ = [
-    "celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
-    "leaky_relu", "logsigmoid", "maxout", "mish", "prelu", "relu", "relu6", "rrelu", "selu",
-    "sigmoid", "sign", "silu", "softplus", "softshrink", "softsign", "step", "tanh", "tanhshrink",
-    "threshold",
+    "celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish",
+    "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "logsigmoid", "maxout", "mish",
+    "prelu", "relu", "relu6", "relu_", "rrelu", "rrelu_", "selu", "selu_", "sigmoid", "sign",
+    "silu", "softplus", "softshrink", "softsign", "step", "tanh", "tanhshrink", "threshold",
+    "threshold_",
 ]  # fmt: skip
 
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -285,3 +286,20 @@ def step(input: Any) -> Tensor:
     The derivative is 0 everywhere, so nothing below a step learns from gradients.
     """
     return (sign(input) + 1) / 2
+
+
+# --- PyTorch's names with an underscore -----------------------------------------------------------
+
+
+def _in_place(function: Any) -> Any:
+    def variant(input: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return function(input, *args, **kwargs, inplace=True)
+
+    variant.__name__ = variant.__qualname__ = f"{function.__name__}_"
+    variant.__doc__ = f"`{function.__name__}` with inplace=True."
+    return variant
+
+
+celu_, elu_, hardtanh_ = _in_place(celu), _in_place(elu), _in_place(hardtanh)
+leaky_relu_, relu_, rrelu_ = _in_place(leaky_relu), _in_place(relu), _in_place(rrelu)
+selu_, threshold_ = _in_place(selu), _in_place(threshold)

@@ -56,6 +56,15 @@ def _check_indices(name: str, index: Any, n: int, of: str, fix: str) -> None:
         )
 
 
+def check_dense(name: str, sparse: bool) -> None:
+    """Refuse `sparse=True`."""
+    if sparse:
+        raise ArgumentError(
+            f"{name}: sparse gradients do not exist here; with sparse=False the gradient has the "
+            "same values, with zeros for the rows that were not used."
+        )
+
+
 def _prepared(
     name: str, input: Any, weight: Any, padding_idx: int | None, sparse: bool
 ) -> tuple[Any, Any, int | None]:
@@ -66,11 +75,7 @@ def _prepared(
         raise ShapeError(
             f"{name} takes a weight (num_embeddings, embedding_dim), got {table.shape}."
         )
-    if sparse:
-        raise ArgumentError(
-            f"{name}: sparse gradients do not exist here; with sparse=False the gradient has the "
-            "same values, with zeros for the rows that were not used."
-        )
+    check_dense(name, sparse)
     rows = table.shape[0]
     _check_indices(name, index, rows, "embeddings", "num_embeddings (the size of the vocabulary)")
     if padding_idx is None:
