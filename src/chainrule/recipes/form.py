@@ -105,8 +105,10 @@ class Form:
             )  # fmt: skip
             form._check()
         except (KeyError, TypeError, ValueError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
             raise CheckpointError(
-                f"{where!r} does not say what the run's model takes and gives: {error}"
+                f"{where!r} does not say what the run's model takes and gives: {what}. It was "
+                "damaged or changed; restore it from a copy, or train again."
             ) from None
         return form
 

@@ -54,8 +54,7 @@ class Recipe:
 def _image(shape: tuple[int, ...], recipe: str) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ArgumentError(
-            f"{recipe!r} takes images (channels, height, width), but the inputs have shape "
-            f"{shape}."
+            f"{recipe!r} takes images (channels, height, width), but the inputs have shape {shape}."
         )
     return shape[0], shape[1], shape[2]
 

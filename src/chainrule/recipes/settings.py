@@ -148,7 +148,8 @@ class Settings:
             return cls(**{**content, **lists})
         except (TypeError, AttributeError, ChainruleError) as error:
             raise CheckpointError(
-                f"{where!r} does not hold the settings of a run: {error}"
+                f"{where!r} does not hold the settings of a run: {str(error).rstrip('.')}. It was "
+                "damaged or changed; restore it from a copy, or train again."
             ) from None
 
     @property
