@@ -27,6 +27,7 @@ from chainrule.errors import ArgumentError, DTypeError, GradError
 from chainrule.graph import Leaf, Value, constant, make, state
 from chainrule.primitives.movement import alias
 
+
 class _Scope:
     """One transform: the aliases it differentiates by, and whether its results are recorded.
 
