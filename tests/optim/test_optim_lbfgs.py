@@ -133,6 +133,8 @@ def test_resuming_is_exact(tmp_path):
     opt, *_ = minimise(lambda: rosenbrock(y), [y], steps=3, **options)
     save_state([y, opt.state_dict()], tmp_path / "run.ckpt")
     value, state = load_state(tmp_path / "run.ckpt")
+    memory = state["state"][0]
+    assert [len(memory[name]) for name in ("old_dirs", "old_stps", "ro")] == [3, 3, 3]
 
     z = fresh()
     z.requires_grad_(False).copy_(value).requires_grad_()

@@ -8,6 +8,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn, optim
+from chainrule.optim.line_search import Point, strong_wolfe
 from chainrule.serialize import load_state, save_state
 
 torch = pytest.importorskip("torch")
@@ -244,6 +245,61 @@ def test_lbfgs(options):
         assert_close(x, y, rtol=1e-8, atol=1e-10)
     for key in ("func_evals", "n_iter"):
         assert a.state[p[0]].get(key) == b.state[q[0]].get(key), key
+
+
+def wavy(seed):
+    """A function of one variable with many minima that falls at 0, its slope, and a first step."""
+    rng = np.random.default_rng(seed)
+    size, speed, phase = rng.normal(size=6), rng.uniform(0.1, 4, 6), rng.uniform(0, 7, 6)
+    bowl = rng.choice([0.0, 0.01, 1.0])
+
+    def f(t):
+        return float(bowl * (t - 3) ** 2 + np.sum(size * np.sin(speed * t + phase)))
+
+    lie = 3 * (seed % 3 == 0)  # a derivative that is wrong leads to the corners of the search
+
+    def slope(t):
+        true = 2 * bowl * (t - 3) + np.sum(size * speed * np.cos(speed * t + phase))
+        return float(true + lie * np.cos(7 * t + 1))
+
+    step = 10 ** rng.uniform(-2, 1)
+    return (f, slope, step) if slope(0.0) < 0 else (lambda t: -f(t), lambda t: -slope(t), step)
+
+
+def our_search(f, slope, t, max_steps):
+    start = Point(0.0, f(0.0), None, slope(0.0))
+    point, calls = strong_wolfe(
+        lambda t: Point(t, f(t), None, slope(t)), start, t, 1.0, 1e-9, max_steps=max_steps
+    )
+    return point.t, calls
+
+
+def their_search(f, slope, t, max_steps):
+    from torch.optim.lbfgs import _strong_wolfe
+
+    _, _, t, calls = _strong_wolfe(
+        lambda x, t, d: (f(float(t)), torch.tensor([slope(float(t))])), None, t,
+        torch.ones(1), f(0.0), torch.tensor([slope(0.0)]), torch.tensor(slope(0.0)),
+        max_ls=max_steps,
+    )  # fmt: skip
+    return float(t), calls
+
+
+def test_line_search():
+    """Step and number of evaluations on wavy functions, but for the few where rounding decides."""
+    left_out, counts = 0, set()
+    for seed in range(300):
+        f, slope, t = wavy(seed)
+        ours, calls = our_search(f, slope, t, 3 + seed % 20)
+        noisy = lambda t: f(t) + 1e-14 * math.sin(1e9 * t)  # noqa: B023, E731
+        shaken, _ = our_search(noisy, slope, t, 3 + seed % 20)
+        if abs(shaken - ours) > 1e-6 * ours:
+            left_out += 1
+            continue
+        theirs = their_search(f, slope, t, 3 + seed % 20)
+        assert (ours, calls) == (pytest.approx(theirs[0], rel=1e-6), theirs[1]), seed
+        counts.add(calls)
+    assert left_out < 10 and counts >= set(range(1, 8))
 
 
 # --- schedules ------------------------------------------------------------------------------------
