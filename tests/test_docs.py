@@ -72,7 +72,7 @@ def test_commands_exist(page):
     """Every `chainrule COMMAND --option` that a page shows is one that the command line knows."""
     import typer
 
-    from chainrule.cli import app
+    from chainrule.cli.entry import app
 
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)

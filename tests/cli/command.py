@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from chainrule.cli.main import run
+from chainrule.cli.entry import run
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import numpy as np
-import typer
 
 import chainrule as cr
 from chainrule import data, models, recipes
@@ -38,7 +37,7 @@ def show_models() -> list[tuple[str, str, str]]:
 def models_command() -> int:
     """List the models and the recipes that train them."""
     print_table(("model", "parameters", "what it is"), show_models())
-    typer.echo()
+    print()
     rows = [(r.name, r.data, r.description) for r in recipes.RECIPES.values()]
     print_table(("recipe", "default data", "what it trains"), rows)
     return 0
@@ -53,7 +52,7 @@ def datasets() -> int:
             (info.name, f"{info.samples:,}", info.task, f"{info.source}{size}", info.description)
         )
     print_table(("data set", "samples", "task", "source", "what it is"), rows)
-    typer.echo("\nA CSV file, or a folder of images with a sub-folder for each class, will do too.")
+    print("\nA CSV file, or a folder of images with a sub-folder for each class, will do too.")
     return 0
 
 
@@ -137,28 +136,26 @@ CHECKS = {
 
 def doctor() -> int:
     """Say what is installed, on what machine, and what works."""
-    typer.echo(
-        f"chainrule {cr.__version__}, Python {sys.version.split()[0]} on {platform.platform()}"
-    )
-    typer.echo(f"processor: {_processor()}")
-    typer.echo(f"BLAS: {_blas()}")
+    print(f"chainrule {cr.__version__}, Python {sys.version.split()[0]} on {platform.platform()}")
+    print(f"processor: {_processor()}")
+    print(f"BLAS: {_blas()}")
     folder = os.environ.get("CHAINRULE_DATA")
-    typer.echo(f"CHAINRULE_DATA: {folder or 'not set'}\n")
+    print(f"CHAINRULE_DATA: {folder or 'not set'}\n")
     rows = [(p, _version_of(p) or "missing", "core") for p in CORE]
     rows += [
         (p, _version_of(p) or f"missing: pip install 'chainrule[{extra}]'", f"extra {extra}")
         for p, extra in EXTRAS.items()
     ]
     print_table(("package", "version", "part"), rows)
-    typer.echo()
+    print()
     failed = False
     for name, check in CHECKS.items():
         try:
-            typer.echo(f"{name}: works, {check()}")
+            print(f"{name}: works, {check()}")
         except MissingExtraError as error:
-            typer.echo(f"{name}: not here, {error}")
+            print(f"{name}: not here, {error}")
         except Exception as error:
             # Whatever is wrong with this machine is what the user wants to be told.
             failed = True
-            typer.echo(f"{name}: fails, {type(error).__name__}: {error}")
+            print(f"{name}: fails, {type(error).__name__}: {error}")
     return 2 if failed else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,10 +126,10 @@ def train(
     where = result.folder.path
     if result.history.interrupted:
         again = f"chainrule train {recipe} --out {shlex.quote(str(where))} --resume"
-        typer.echo(f"interrupted; the run is kept. Go on with: {again}", err=True)
+        print(f"the run is kept; go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     print_pairs(f"held-out data, epoch {result.results['epochs']}", result.results)
-    typer.echo(f"saved in {where}: {', '.join(result.folder.files)}")
+    print(f"saved in {where}: {', '.join(result.folder.files)}")
     return 0
 
 
@@ -143,7 +144,7 @@ def evaluate(
     """Measure a trained RUN on its held-out data."""
     results = recipes.evaluate(run, data)
     if as_json:
-        typer.echo(json.dumps(results))
+        print(json.dumps(results))
     else:
         print_pairs(f"{run} on {data or 'its held-out data'}", results)
     return 0
@@ -169,13 +170,13 @@ def predict(
     """Say what a trained RUN sees in image files or table rows."""
     for prediction in recipes.predict(run, inputs, invert):
         if as_json:
-            typer.echo(json.dumps(
+            print(json.dumps(
                 {"input": prediction.source, "answer": prediction.answer,
                  "probabilities": dict(prediction.probabilities)}
             ))  # fmt: skip
         elif prediction.probabilities:
             ranked = ", ".join(f"{c} {100 * p:.1f} %" for c, p in prediction.probabilities[:top])
-            typer.echo(f"{prediction.source}: {ranked}")
+            print(f"{prediction.source}: {ranked}")
         else:
-            typer.echo(f"{prediction.source}: {prediction.answer:.6g}")
+            print(f"{prediction.source}: {prediction.answer:.6g}")
     return 0

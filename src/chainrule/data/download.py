@@ -25,7 +25,7 @@ from chainrule.errors import DataError, DownloadError
 from chainrule.files import atomic_path, file_error, make_folder
 
 CHUNK = 1 << 15  # what is lost at most when a connection breaks
-TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
+TIMEOUT = (5, 60)  # seconds to connect, and between two pieces
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

@@ -1,4 +1,4 @@
-"""The entry point: every mistake of a user ends in one paragraph and exit code 2."""
+"""A command line, run: every mistake of a user ends in one paragraph and exit code 2."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+
 app.command("train")(work.train)
 app.command("evaluate")(work.evaluate)
 # A row may begin with a minus sign, as in -1.5,2.
@@ -35,8 +38,6 @@ app.command("models")(inform.models_command)
 app.command("datasets")(inform.datasets)
 app.command("doctor")(inform.doctor)
 
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-
 # Typer brings a Click of its own in some versions and uses the installed one in others; what is
 # raised for a wrong command line is an ancestor of Typer's BadParameter in both.
 _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -44,7 +45,7 @@ _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ 
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"chainrule {__version__}")
+        print(f"chainrule {__version__}")
         raise typer.Exit
 
 
@@ -65,6 +66,11 @@ def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -
 def _fail(text: str, code: int = MISTAKE) -> int:
     print(f"error: {text}", file=sys.stderr)
     return code
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _wrong_command_line(error: Any) -> int:
@@ -95,12 +101,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         given = None if arguments is None else list(arguments)
         code = app(args=given, prog_name="chainrule", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return _interrupted() if code == INTERRUPTED else code or 0
     except _ClickException as error:
         return _wrong_command_line(error)
-    except (typer.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):  # Typer gives one of three, by its version
+        return _interrupted()
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone: nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,8 +124,3 @@ def _run(arguments: Sequence[str] | None) -> int:
             "asked for; with CHAINRULE_TRACEBACK=1 in the environment it shows where.",
             FAILED,
         )
-
-
-def main() -> None:
-    """What the installed command `chainrule` calls."""
-    sys.exit(run())
