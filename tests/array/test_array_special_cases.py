@@ -286,6 +286,17 @@ def test_complex_tanh_at_infinity_has_a_zero_of_the_sign_of_the_imaginary_part()
         assert_value(cr.imag(z), math.copysign(0, b))
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_sign_of_a_nan_in_either_part(dtype):
+    for a in PARTS:
+        for x in (complex(a, nan), complex(nan, a)):
+            z = cr.sign(cr.asarray([x, 3 - 4j], dtype=dtype))
+            assert z.dtype == getattr(cr, dtype)
+            assert_value(cr.real(z)[0], nan)
+            assert_value(cr.imag(z)[0], nan)
+            assert complex(z[1]) == pytest.approx(0.6 - 0.8j)
+
+
 def test_complex_functions_on_the_imaginary_axis():
     for a in ZEROS:
         for b in (nan, inf):

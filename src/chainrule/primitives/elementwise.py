@@ -105,7 +105,10 @@ abs = unary("abs", "|x|", np.abs, lambda g, z, x: g * sign(x), reads="x", result
 
 
 def _sign(x: Any) -> Any:
-    # The standard's sign of a complex number is x / |x|, as in NumPy 2.
+    # The standard's sign of a complex number is x / |x|, as in NumPy 2, but NaN + NaNj wherever a
+    # part is NaN; NumPy lets an infinity of the other part win.
+    if np.iscomplexobj(x):
+        return np.where(np.isnan(x), x.dtype.type(complex(np.nan, np.nan)), np.sign(x))
     return np.sign(x)
 
 
