@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -15,7 +16,7 @@ import typer
 
 from chainrule import __version__
 from chainrule.cli import inform, work
-from chainrule.errors import ChainruleError, ChainruleWarning
+from chainrule.errors import ChainruleError, ChainruleWarning, unknown_name
 from chainrule.files import file_error
 
 app = typer.Typer(
@@ -79,6 +80,9 @@ def _wrong_command_line(error: Any) -> int:
     if not text or "\n" in text.strip():
         print(text, file=sys.stderr)
         return error.exit_code
+    if wrong := re.match("No such command '(.*)'", text):
+        names = [command.name or "" for command in app.registered_commands]
+        return _fail(str(unknown_name("command", wrong[1], names)))
     command = getattr(getattr(error, "ctx", None), "command_path", "chainrule")
     return _fail(f"{text.rstrip('.')}. See: {command} --help", error.exit_code)
 

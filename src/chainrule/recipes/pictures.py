@@ -39,7 +39,8 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 16 else f"{name[:15]}…"
+    """A name as a label: not too long, and a dollar is a dollar and no sign of mathematics."""
+    return (name if len(name) <= 16 else f"{name[:15]}…").replace("$", r"\$")
 
 
 def confusion(path: Path, counts: Array, classes: Sequence[str]) -> None:
@@ -75,7 +76,8 @@ def regression(path: Path, true: Array, predicted: Array, target: str, r2: float
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     axes.plot([low, high], [low, high], color="tab:orange", linewidth=1, label="equal")
     axes.scatter(true, predicted, s=12, alpha=0.6, color="tab:blue", label="held-out rows")
-    axes.set(xlabel=f"true {target}", ylabel=f"predicted {target}", title=f"R2 = {r2:.3f}")
+    name = _clipped(target)
+    axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}", title=f"R2 = {r2:.3f}")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

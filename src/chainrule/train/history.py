@@ -103,7 +103,7 @@ class History:
         ):
             self._draw(axes, name, keys)
         if title:
-            figure.suptitle(title)
+            figure.suptitle(title, parse_math=False)
         if path is None:
             return figure
         with atomic_path(path) as temporary:
@@ -129,7 +129,8 @@ class History:
                 label="held out" if held_out else "training",
                 color="tab:orange" if held_out else "tab:blue",
             )  # fmt: skip
-        axes.set(xlabel="epoch", title=name)
+        axes.set(xlabel="epoch")
+        axes.set_title(name, parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if is_share(name):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
