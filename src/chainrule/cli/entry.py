@@ -80,7 +80,7 @@ def _wrong_command_line(error: Any) -> int:
     if not text or "\n" in text.strip():
         print(text, file=sys.stderr)
         return error.exit_code
-    if wrong := re.match("No such command '(.*)'", text):
+    if wrong := re.match("No such command '([^']*)'", text):
         names = [command.name or "" for command in app.registered_commands]
         return _fail(str(unknown_name("command", wrong[1], names)))
     command = getattr(getattr(error, "ctx", None), "command_path", "chainrule")
