@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.nn import functional as F
+from chainrule.nn.functional._checks import warn_of_training_mode
 from chainrule.nn.functional.dropout import check_probability
 from chainrule.nn.module import Module
 from chainrule.tensor import Tensor
@@ -22,6 +23,11 @@ class _Dropout(Module):
         super().__init__()
         check_probability(p)
         self.p, self.inplace = p, inplace
+
+    def _is_active(self) -> bool:
+        if self.p:
+            warn_of_training_mode(self, "it drops at random")
+        return self.training
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
@@ -38,39 +44,39 @@ class Dropout(_Dropout):
     """
 
     def forward(self, input: Any) -> Tensor:
-        return F.dropout(input, self.p, self.training, self.inplace)
+        return F.dropout(input, self.p, self._is_active(), self.inplace)
 
 
 class Dropout1d(_Dropout):
     """`Dropout` of whole channels. Shapes: (N, C, L) or (C, L), kept. Tompson et al. (2015)."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.dropout1d(input, self.p, self.training, self.inplace)
+        return F.dropout1d(input, self.p, self._is_active(), self.inplace)
 
 
 class Dropout2d(_Dropout):
     """`Dropout` of whole channels. Shapes: (N, C, H, W) or (N, C, L). Tompson et al. (2015)."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.dropout2d(input, self.p, self.training, self.inplace)
+        return F.dropout2d(input, self.p, self._is_active(), self.inplace)
 
 
 class Dropout3d(_Dropout):
     """`Dropout` of whole channels. Shapes: (N, C, D, H, W) or (C, D, H, W), kept."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.dropout3d(input, self.p, self.training, self.inplace)
+        return F.dropout3d(input, self.p, self._is_active(), self.inplace)
 
 
 class AlphaDropout(_Dropout):
     """Dropout that keeps mean 0 and variance 1, for networks of SELU. Klambauer et al. (2017)."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.alpha_dropout(input, self.p, self.training, self.inplace)
+        return F.alpha_dropout(input, self.p, self._is_active(), self.inplace)
 
 
 class FeatureAlphaDropout(_Dropout):
     """`AlphaDropout` of whole channels. Shapes: (N, C, ...), kept."""
 
     def forward(self, input: Any) -> Tensor:
-        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
+        return F.feature_alpha_dropout(input, self.p, self._is_active(), self.inplace)

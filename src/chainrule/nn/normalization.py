@@ -11,6 +11,7 @@ from chainrule.array._core import check_device
 from chainrule.autograd.modes import no_grad
 from chainrule.errors import ArgumentError, ChainruleWarning, ShapeError
 from chainrule.nn import functional, init
+from chainrule.nn.functional._checks import warn_of_training_mode
 from chainrule.nn.functional._common import as_input, batched, unbatched
 from chainrule.nn.linear import check_sizes, empty_parameter
 from chainrule.nn.module import Module
@@ -102,6 +103,7 @@ class _BatchNorm(_RunningNorm):
     def forward(self, input: Any) -> Any:
         x = as_input(input)
         self._check_axes(x.shape)
+        warn_of_training_mode(self, "it uses the batch's statistics and moves the running ones")
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         tracked = self.training and self.track_running_stats
         if tracked and self.num_batches_tracked is not None:

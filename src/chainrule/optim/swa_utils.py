@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from chainrule import array as xp
 from chainrule.autograd.modes import no_grad
-from chainrule.errors import ArgumentError
+from chainrule.errors import ArgumentError, ChainruleWarning
 from chainrule.nn import Module
 from chainrule.optim.domains import FRACTION, check
 from chainrule.optim.lr_scheduler.base import LRScheduler, per_group, require
@@ -107,7 +108,9 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
         for module in momenta:
             module.reset_running_stats()
             module.momentum = None  # a cumulative mean over all batches
-        with no_grad():
+        with no_grad(), warnings.catch_warnings():
+            # A forward pass in training mode and without gradients is what is meant here.
+            warnings.simplefilter("ignore", ChainruleWarning)
             for batch in loader:
                 model(batch[0] if isinstance(batch, list | tuple) else batch)
     finally:

@@ -22,6 +22,7 @@ from chainrule.errors import (
     unknown_name,
     users_line,
 )
+from chainrule.graph import state
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -34,6 +35,17 @@ def warn_once(key: str, message: str) -> None:
         filename, _, line = (users_line() or "chainrule:1").rpartition(":")
         warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})
         _warned.add(key)
+
+
+def warn_of_training_mode(layer: Any, what: str) -> None:
+    """Warn of a layer that does `what` in training and is evaluated: no gradient is recorded."""
+    if layer.training and not state.grad_enabled:
+        warn_once(
+            "training mode",
+            f"{type(layer).__name__} is in training mode and no gradient is recorded, as in an "
+            f"evaluation: {what}. Call model.eval() before evaluating, and model.train() before "
+            "training goes on. (This warning comes once.)",
+        )
 
 
 # --- reductions -----------------------------------------------------------------------------------
