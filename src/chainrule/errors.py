@@ -1,8 +1,8 @@
 """Every error chainrule raises, and the words it uses.
 
 Each class derives from `ChainruleError` and from the builtin it refines, so that both
-`except ChainruleError` and `except ValueError` do what a reader expects. A message is one paragraph:
-what was passed, what was expected, where, and the fix.
+`except ChainruleError` and `except ValueError` do what a reader expects. A message is one
+paragraph: what was passed, what was expected, where, and the fix.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 class ChainruleError(Exception):
     """Base of all errors raised on purpose.
 
-    `nn.Module.__call__` notes the module in which the error arose (`layer`) and the outermost module
-    that was called (`root`), so that the message can name the layer by its path, and `graph.apply`
-    notes the user's own line (`line`).
+    `nn.Module.__call__` notes the module in which the error arose (`layer`) and the outermost
+    module that was called (`root`), so that the message can name the layer by its path, and
+    `graph.apply` notes the user's own line (`line`).
     """
 
     layer: Any = None
@@ -168,7 +168,8 @@ def users_line() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not os.path.abspath(filename).startswith(_PACKAGE) and not filename.startswith("<frozen"):
+        ours = os.path.abspath(filename).startswith(_PACKAGE)
+        if not ours and not filename.startswith("<frozen"):
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None

@@ -62,7 +62,9 @@ def test_default_collate(samples):
     assert plain(ours) == plain(theirs)
 
 
-@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.8, 0.1, 0.1], [0.33, 0.33, 0.34], [0.999, 0.001]])
+@pytest.mark.parametrize(
+    "shares", [[0.5, 0.5], [0.8, 0.1, 0.1], [0.33, 0.33, 0.34], [0.999, 0.001]]
+)
 @pytest.mark.parametrize("n", [7, 100, 101])
 @pytest.mark.filterwarnings("ignore")
 def test_random_split_lengths(shares, n):

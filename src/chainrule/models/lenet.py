@@ -11,7 +11,8 @@ from chainrule import nn
 class LeNet(nn.Module):
     """Two convolutions with pooling, three dense layers: 61,706 parameters at 28x28.
 
-        5x5 convolution to 6 - g - 2x2 pool - 5x5 convolution to 16 - g - 2x2 pool - 120 - g - 84 - g - 10
+        5x5 convolution to 6 - g - 2x2 pool - 5x5 convolution to 16 - g - 2x2 pool
+            - 120 - g - 84 - g - 10
 
     Arguments:
         classes: units of the last layer.
