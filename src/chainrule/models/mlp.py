@@ -45,5 +45,5 @@ class MLP(nn.Sequential):
             layers.append(nn.Linear(n, m))
         super().__init__(*layers)
 
-    def forward(self, x: Any) -> Any:
-        return super().forward(x.flatten(1) if x.ndim > 2 else x)
+    def forward(self, input: Any) -> Any:
+        return super().forward(input.flatten(1) if input.ndim > 2 else input)
