@@ -24,9 +24,7 @@ class LeNet(nn.Module):
     Shapes: (n, channels, size, size) to (n, classes).
     """
 
-    def __init__(
-        self, classes: int = 10, channels: int = 1, size: int = 28, classic: bool = False
-    ):
+    def __init__(self, classes: int = 10, channels: int = 1, size: int = 28, classic: bool = False):
         super().__init__()
         activation = nn.Tanh if classic else nn.ReLU
         pool: Any = nn.AvgPool2d if classic else nn.MaxPool2d
