@@ -12,7 +12,7 @@ BIN     := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 # Each test process computes on one thread, so that the workers do not fight for the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST     := $(ONE_THREAD) JAX_PLATFORMS=cpu MPLBACKEND=agg $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST     := $(ONE_THREAD) JAX_PLATFORMS=cpu MPLBACKEND=agg $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo test lint clean
 help:
