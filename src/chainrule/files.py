@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,29 +64,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     make_folder(target.parent)
-    temporary: Path | None = None
+    # Named before it is made, so that no interrupt can come between the two and leave it behind.
+    name = f".{target.stem}-{os.urandom(6).hex()}.part{target.suffix}"
+    temporary = target.with_name(name)
     try:
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem}-", suffix=f".part{target.suffix}"
-        )
-        os.close(handle)
-        temporary = Path(name)
+        open(temporary, "xb").close()
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read; follow the user's mask instead.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, target)
-        temporary = None
         _sync_folder(target.parent)
     except FileError:
         raise
     except OSError as error:
         raise file_error("write", target, error) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

@@ -200,7 +200,7 @@ def test_places_that_cannot_be_written(tmp_path):
         (errno.EIO, "error"),
     ],
 )
-@pytest.mark.parametrize("where", ["write", "fsync", "replace", "mkstemp"])
+@pytest.mark.parametrize("where", ["write", "fsync", "replace", "create"])
 def test_the_old_file_survives_a_failure(code, words, where, tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     cr.save({"x": cr.ones(3)}, path)
@@ -229,8 +229,8 @@ def test_the_old_file_survives_a_failure(code, words, where, tmp_path, monkeypat
         monkeypatch.setattr(
             container, "open", lambda *a: Full(open(*a)), raising=False  # noqa: SIM115
         )  # fmt: skip
-    elif where == "mkstemp":
-        monkeypatch.setattr(files.tempfile, "mkstemp", fail)
+    elif where == "create":
+        monkeypatch.setattr(files, "open", fail, raising=False)
     else:
         monkeypatch.setattr(files.os, where, fail)
     with pytest.raises(FileError, match=words) as caught:
