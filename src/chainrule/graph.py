@@ -184,8 +184,7 @@ class Node:
     def output_values(self) -> Any:
         """The output (a tuple if there are several) as the derivative rules see it."""
         values = [
-            z if isinstance(z, Spec) else make(z, self if is_float(z.dtype) else None, slot)
-            for slot, z in enumerate(self.outputs)
+            z if isinstance(z, Spec) else wrap(z, self, slot) for slot, z in enumerate(self.outputs)
         ]
         return values[0] if len(values) == 1 else tuple(values)
 
@@ -285,7 +284,7 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
             if x._node is not None:
                 node = Node(primitive, params, inputs, results)
                 break
-    outputs = wrap_outputs(results, node)
+    outputs = wrap_outputs(results, node) if several else (wrap(results[0], node),)
     for observer in state.observers:
         observer(primitive, inputs, outputs, params)
     return outputs if several else outputs[0]
@@ -300,14 +299,14 @@ def _quietly(evaluate: Callable[..., Any], arrays: list[Array], params: dict[str
     return evaluate(*arrays, **params)
 
 
+def wrap(array: Array, node: Node | None, slot: int = 0) -> Any:
+    """A tensor that an application hands out; only real floating-point ones carry gradients."""
+    return make(array) if node is None or array.dtype.kind != "f" else make(array, node, slot)
+
+
 def wrap_outputs(arrays: tuple[Array, ...], node: Node | None) -> tuple[Any, ...]:
-    """The tensors that an application hands out; only real floating-point ones carry gradients."""
-    if node is None:
-        return tuple(map(make, arrays))
-    return tuple(
-        make(array, node if is_float(array.dtype) else None, slot)
-        for slot, array in enumerate(arrays)
-    )
+    """All the tensors that an application hands out."""
+    return tuple(wrap(array, node, slot) for slot, array in enumerate(arrays))
 
 
 @contextlib.contextmanager
