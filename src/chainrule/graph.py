@@ -258,7 +258,8 @@ def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor
 def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
     """A tensor whose elements are all `value`, stored once."""
     # Bytes are a buffer that cannot be written to, and steps of 0 repeat what is in it.
-    stored = np.asarray(value, dtype=dtype).tobytes()
+    with np.errstate(over="ignore"):  # 1e39 is infinite in float32
+        stored = np.asarray(value, dtype=dtype).tobytes()
     return make(np.ndarray(shape, dtype, stored, 0, (0,) * len(shape)))
 
 
@@ -301,7 +302,7 @@ def _quietly(evaluate: Callable[..., Any], arrays: list[Array], params: dict[str
 
 def wrap(array: Array, node: Node | None, slot: int = 0) -> Any:
     """A tensor that an application hands out; only real floating-point ones carry gradients."""
-    return make(array) if node is None or array.dtype.kind != "f" else make(array, node, slot)
+    return make(array, node, slot) if node is not None and is_float(array.dtype) else make(array)
 
 
 def wrap_outputs(arrays: tuple[Array, ...], node: Node | None) -> tuple[Any, ...]:
