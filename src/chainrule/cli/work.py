@@ -46,7 +46,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, Option(help="How often to go through the data.")] = None,
     lr: Annotated[float | None, Option(help="The learning rate.")] = None,
-    batch_size: Annotated[int | None, Option(help="Samples in a step.")] = None,
+    batch_size: Annotated[int | None, Option(help="Samples in a step; at most all.")] = None,
     optimizer: Annotated[
         str | None, Option(help=f"One of: {', '.join(recipes.OPTIMIZERS)}.")
     ] = None,
@@ -91,6 +91,9 @@ def train(
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the run in --out.")] = False,
     workers: Annotated[int | None, Option(help="Threads that prepare batches ahead.")] = None,
+    threads: Annotated[
+        int | None, Option(help="Threads of matrix products; 0 for as many as there are cores.")
+    ] = None,
     no_compile: Annotated[bool, Option("--no-compile", help="Run eagerly, in NumPy.")] = False,
     quiet: Annotated[bool, Option("--quiet", help="No progress.")] = False,
 ) -> int:
@@ -109,6 +112,7 @@ def train(
         "activation": activation, "dropout": dropout, "target": target,
         "features": _parts(features), "categorical": _parts(categorical), "task": task,
         "decimal": decimal, "missing": missing, "seed": seed, "workers": workers,
+        "threads": threads,
         "compile": False if no_compile else None,
     }  # fmt: skip
     chosen = recipes.get(recipe)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 import chainrule as cr
 from chainrule import nn, random
@@ -105,12 +106,13 @@ def start(
     folder.write_config(settings, prepared.form)
     trainer, loader = make_trainer(settings, prepared, folder, progress)
     last = folder / Checkpoint.LAST
-    history = trainer.fit(
-        loader,
-        validation=DataLoader(prepared.test, batch_size=EVALUATION_BATCH),
-        epochs=settings.epochs,
-        resume=last if going_on and last.exists() else None,
-    )
+    with threadpool_limits(settings.threads or None, "blas"):
+        history = trainer.fit(
+            loader,
+            validation=DataLoader(prepared.test, batch_size=EVALUATION_BATCH),
+            epochs=settings.epochs,
+            resume=last if going_on and last.exists() else None,
+        )
     if history.interrupted:
         return Result(folder, history, {})
     return Result(folder, history, report(trainer, prepared, folder, settings, can_draw))

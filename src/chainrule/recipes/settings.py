@@ -79,6 +79,7 @@ _DOMAINS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decimal": (lambda value: value in (".", ","), "a point or a comma"),
     "compile": (_flag, "true or false"),
     "workers": (_whole(0), "a whole number from 0 on"),
+    "threads": (_whole(0), "a whole number from 0 on (0: as many as there are cores)"),
 }
 _KNOWN = {
     "optimizer": ("optimizer", OPTIMIZERS),
@@ -122,6 +123,9 @@ class Settings:
     missing: str = "error"
     compile: bool = True
     workers: int = 0
+    # More threads do little for the products of small networks, and where another process wants the
+    # processor they wait for each other: LeNet's step then takes four times as long with two.
+    threads: int = 1
 
     def __post_init__(self) -> None:
         for name, (kind, known) in _KNOWN.items():
