@@ -113,7 +113,7 @@ RECIPES = {
             "csv", "a small network on any table, classification or regression", "iris", _mlp,
             {
                 "epochs": 100, "batch_size": 32, "lr": 0.003, "hidden": (32, 32),
-                "optimizer": "adamw", "weight_decay": 1e-2,
+                "optimizer": "adamw", "weight_decay": 1e-2, "dropout": 0.2,
             },
             learns_from=("tables",),
         ),
