@@ -22,14 +22,15 @@ def _infer_matmul(x: Any, y: Any) -> Spec:
     check_kind("matmul", "numeric", x, y)
     if x.dtype != y.dtype:
         raise DTypeError(f"matmul got dtypes {x.dtype.name} and {y.dtype.name}.")
-    if x.ndim < 2 or y.ndim < 2 or x.shape[:-2] != y.shape[:-2]:
-        raise ShapeError(f"matmul got shapes {x.shape} and {y.shape}: the leading axes differ.")
-    if x.shape[-1] != y.shape[-2]:
+    left, right = x.shape, y.shape
+    if len(left) < 2 or len(right) < 2 or left[:-2] != right[:-2]:
+        raise ShapeError(f"matmul got shapes {left} and {right}: the leading axes differ.")
+    if left[-1] != right[-2]:
         raise ShapeError(
-            f"matmul got shapes {x.shape} and {y.shape}: the last axis of the first "
-            f"({x.shape[-1]}) and the second to last of the second ({y.shape[-2]}) must be equal."
+            f"matmul got shapes {left} and {right}: the last axis of the first "
+            f"({left[-1]}) and the second to last of the second ({right[-2]}) must be equal."
         )
-    return Spec((*x.shape[:-1], y.shape[-1]), x.dtype)
+    return Spec((*left[:-1], right[-1]), x.dtype)
 
 
 matmul = Primitive(

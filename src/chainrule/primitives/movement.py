@@ -51,17 +51,15 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 permute = movement(
     "permute", "x with its axes in another order",
-    lambda x, axes: Spec(tuple(x.shape[a] for a in axes), x.dtype),
+    lambda x, axes: Spec(tuple(map(x.shape.__getitem__, axes)), x.dtype),
     lambda x, axes: x.transpose(axes),
     lambda g, z, x, axes: permute(g, axes=_inverse(axes)),
 )  # fmt: skip
 
 
 def _infer_broadcast(x: Any, shape: Shape) -> Spec:
-    padded = (1,) * (len(shape) - x.ndim) + x.shape
-    if len(padded) != len(shape) or any(
-        n not in (1, m) for n, m in zip(padded, shape, strict=True)
-    ):
+    lead = len(shape) - x.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
         raise ShapeError(
             f"cannot broadcast {x.shape} to {shape}: aligned from the right, each axis must be "
             "equal or 1."

@@ -19,7 +19,7 @@ Axes = tuple[int, ...]
 
 def reduced_shape(shape: Shape, axes: Axes) -> Shape:
     """The shape without `axes`."""
-    return tuple(n for i, n in enumerate(shape) if i not in axes)
+    return tuple([n for i, n in enumerate(shape) if i not in axes])
 
 
 def _expand(value: Any, shape: Shape, axes: Axes) -> Any:
