@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainrule.autograd.function import Function
+from chainrule.autograd.hooks import HookDict, RemovableHandle
 from chainrule.errors import ArgumentError, ArgumentTypeError
 from chainrule.graph import Value, state
 
 if TYPE_CHECKING:
     from chainrule.nn.module import Module
-
-_ids = itertools.count()
 
 
 class Hook(NamedTuple):
@@ -23,33 +20,6 @@ class Hook(NamedTuple):
     function: Callable[..., Any]
     with_kwargs: bool = False
     always_call: bool = False
-
-
-class HookDict(dict[int, Hook]):
-    """Hooks in the order in which they are called. (A plain dict cannot be referred to weakly.)"""
-
-
-class RemovableHandle:
-    """What registering a hook returns; `handle.remove()` takes the hook off again.
-
-    Also a context manager: the hook is there inside the `with` block.
-    """
-
-    def __init__(self, hooks: HookDict):
-        self.id = next(_ids)
-        self._hooks = weakref.ref(hooks)
-
-    def remove(self) -> None:
-        """Take the hook off; a second call does nothing."""
-        hooks = self._hooks()
-        if hooks is not None:
-            hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
 
 
 class Hooks:
