@@ -164,11 +164,16 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def users_line() -> str | None:
-    """`file:line` of the innermost frame on the stack that is not chainrule's own, or None."""
+    """`file:line` of the innermost frame on the stack that is not chainrule's own, or None.
+
+    None too behind the command line, where no line is the user's.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
         ours = os.path.abspath(filename).startswith(_PACKAGE)
+        if ours and frame.f_globals.get("__name__", "").startswith("chainrule.cli"):
+            return None
         if not ours and not filename.startswith("<frozen"):
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back

@@ -169,7 +169,10 @@ class Settings:
         options: dict[str, Any] = {"lr": self.lr}
         if self.optimizer in ("sgd", "rmsprop"):
             options["momentum"] = self.momentum
-        if self.optimizer != "lbfgs":
+        if self.optimizer == "lbfgs":
+            # A step of fixed length can leave the region where its quadratic model holds.
+            options["line_search_fn"] = "strong_wolfe"
+        else:
             options["weight_decay"] = self.weight_decay
         return OPTIMIZERS[self.optimizer](parameters, **options)
 

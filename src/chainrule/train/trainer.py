@@ -107,10 +107,13 @@ class Trainer:
             result = self._checked(inputs, targets)
             self.optimizer.step()
             return result
-        # LBFGS evaluates the loss as often as its line search asks for.
+        # LBFGS evaluates the loss as often as its line search asks for, and that must be one
+        # function: dropout draws the same masks each time.
         evaluations: list[tuple[Any, Any]] = []
+        state = random.get_state()
 
         def closure() -> Any:
+            random.set_state(state)
             evaluations.append(self._checked(inputs, targets))
             return evaluations[-1][0]
 
