@@ -105,7 +105,7 @@ RECIPES = {
             "resnet20", "ResNet-20, with augmentation", "cifar10", _resnet20,
             {
                 "epochs": 30, "batch_size": 128, "lr": 0.1, "optimizer": "sgd",
-                "weight_decay": 1e-4, "augment": True, "schedule": "onecycle", "threads": 0,
+                "weight_decay": 1e-4, "augment": True, "schedule": "onecycle",
             },
             folder_shape=(3, 32, 32),
         ),

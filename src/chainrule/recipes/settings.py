@@ -123,8 +123,8 @@ class Settings:
     missing: str = "error"
     compile: bool = True
     workers: int = 0
-    # More threads do little for the products of small networks, and where another process wants the
-    # processor they wait for each other: LeNet's step then takes four times as long with two.
+    # More threads gain little on products of this size, and where another process wants the
+    # processor they wait for each other: a step then takes four times as long with two.
     threads: int = 1
 
     def __post_init__(self) -> None:
