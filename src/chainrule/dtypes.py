@@ -88,11 +88,6 @@ def is_float(dtype: DType) -> bool:
     return dtype.kind == "f"
 
 
-def default_float(dtype: DType) -> DType:
-    """`dtype` itself if it is floating or complex, the default float otherwise."""
-    return dtype if dtype.kind in "fc" else float32
-
-
 @cache
 def promote(a: DType, b: DType) -> DType:
     """The dtype of an operation on arrays of dtypes `a` and `b`."""

@@ -149,15 +149,10 @@ def unflatten(x: Any, /, axis: int, shape: Any) -> Tensor:
     n, lengths = normalize_axis(axis, x.ndim), as_shape(shape)
     if -1 in lengths:
         rest = math.prod(m for m in lengths if m != -1)
-        lengths = tuple(x.shape[n] // builtin_max(rest, 1) if m == -1 else m for m in lengths)
+        lengths = tuple(x.shape[n] // max(rest, 1) if m == -1 else m for m in lengths)
     if math.prod(lengths) != x.shape[n]:
         raise ShapeError(f"cannot split axis {axis} of shape {x.shape} into {shape}.")
     return reshape(x, (*x.shape[:n], *lengths, *x.shape[n + 1 :]))
-
-
-def builtin_max(a: int, b: int) -> int:
-    """The larger of two Python integers."""
-    return a if a > b else b
 
 
 def broadcast_to(x: Any, /, shape: Any) -> Tensor:
@@ -237,15 +232,15 @@ def pad(x: Any, /, widths: Any, *, value: float = 0) -> Tensor:
     if len(pairs) != x.ndim or any(len(w) != 2 for w in pairs):
         raise ShapeError(f"pad of shape {x.shape} needs {x.ndim} pairs of widths, got {widths}.")
     if any(w < 0 for pair in pairs for w in pair):
-        starts = tuple(builtin_max(-low, 0) for low, _ in pairs)
+        starts = tuple(max(-low, 0) for low, _ in pairs)
         lengths = tuple(
-            n - start - builtin_max(-high, 0)
+            n - start - max(-high, 0)
             for n, start, (_, high) in zip(x.shape, starts, pairs, strict=True)
         )
         if any(n < 0 for n in lengths):
             raise ShapeError(f"pad of shape {x.shape} by {widths} cuts off more than there is.")
         x = p.slice_(x, starts=starts, lengths=lengths, steps=(1,) * x.ndim)
-    zero_or_more = tuple((builtin_max(low, 0), builtin_max(high, 0), 0) for low, high in pairs)
+    zero_or_more = tuple((max(low, 0), max(high, 0), 0) for low, high in pairs)
     if any(map(any, zero_or_more)):
         return p.pad(x, widths=zero_or_more, value=value)
     return distinct(x, source)
@@ -278,7 +273,7 @@ def tile(x: Any, repetitions: Any, /) -> Tensor:
     times = as_shape(repetitions)
     if any(t < 0 for t in times):
         raise ArgumentError(f"tile repeats 0 times or more, got {repetitions}.")
-    ndim = builtin_max(x.ndim, len(times))
+    ndim = max(x.ndim, len(times))
     shape = (1,) * (ndim - x.ndim) + x.shape
     times = (1,) * (ndim - len(times)) + times
     paired = p.reshape(x, shape=tuple(m for n in shape for m in (1, n)))

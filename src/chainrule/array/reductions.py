@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +111,6 @@ def _count(x: Any, axis: Axis) -> int:
     return math.prod(x.shape[i] for i in normalize_axes(axis, x.ndim))
 
 
-def _scaled(z: Any, factor: float) -> Any:
-    return e.mul(z, constant(factor, z.shape, z.dtype))
-
-
 def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """sum(x) / n over `axis`; NaN of no elements."""
     x = as_float(x)
@@ -128,13 +125,8 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     if x.dtype.kind == "c":
         raise DTypeError("var and std are defined for real dtypes, not complex ones.")
     total = _reduce(p.sum, e.mul(deviation, deviation), axis, keepdims)
-    degrees = builtin_max(_count(x, axis) - correction, 0)
+    degrees = builtins.max(_count(x, axis) - correction, 0)
     return e.div(total, constant(degrees, total.shape, total.dtype))
-
-
-def builtin_max(a: float, b: float) -> float:
-    """The larger of two Python numbers (`max` is a reduction here)."""
-    return a if a > b else b
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -239,7 +231,7 @@ def diff(
         parts = [to_shape(part, line) if part.ndim == 0 else part for part in parts]
         z = movement.concat(*alike(parts, "diff"), axis=place)
     for _ in range(n):
-        length = builtin_max(z.shape[place] - 1, 0)
-        rest = builtin_max(z.shape[place] - length, 0)
+        length = builtins.max(z.shape[place] - 1, 0)
+        rest = builtins.max(z.shape[place] - length, 0)
         z = e.sub(_rows(z, rest, length, place), _rows(z, 0, length, place))
     return distinct(z, x)

@@ -123,8 +123,8 @@ class Settings:
     missing: str = "error"
     compile: bool = True
     workers: int = 0
-    # More threads gain little on products of this size, and where another process wants the
-    # processor they wait for each other: a step then takes four times as long with two.
+    # A second thread gains a fifth at most on products of this size, and where another process
+    # wants the processor the two wait for each other: a step then takes four times as long.
     threads: int = 1
 
     def __post_init__(self) -> None:
