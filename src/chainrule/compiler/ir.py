@@ -87,8 +87,8 @@ class Op:
         self.where = where  # the layer path, "features.3 (Conv2d)"
         if specs is None:
             inferred = primitive.infer(*self.inputs, **params)
-            specs = (inferred,) if isinstance(inferred, Spec) else inferred
-        self.outputs = tuple(Value(spec, self) for spec in specs)
+            specs = (inferred,) if isinstance(inferred, Spec) else tuple(inferred)
+        self.outputs = tuple([Value(spec, self) for spec in specs])
 
     @property
     def name(self) -> str:
