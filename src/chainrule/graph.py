@@ -3,7 +3,7 @@
 `apply(primitive, *tensors, **params)` is the one gate through which every number passes:
 
 1. `primitive.infer` checks shapes and dtypes and says what comes out;
-2. `primitive.evaluate` computes it, in NumPy, at once;
+2. `primitive.evaluate` computes it, in NumPy, at once; or a tracer writes it down for later;
 3. if an input needs a gradient, a `Node` remembers the application: where each input came from
    (an edge of the graph) and those values, and only those, that the derivative will read.
 
@@ -231,6 +231,7 @@ class _State(threading.local):
     grad_enabled: bool = True
     backwards: int = 0  # calls of backward(): did one come since the optimiser's last step?
     observers: tuple[Callable[..., None], ...] = ()
+    tracer: Any = None  # what writes applications down instead of computing them (floor 2)
 
 
 state = _State()
@@ -260,15 +261,21 @@ def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
     # Bytes are a buffer that cannot be written to, and steps of 0 repeat what is in it.
     with np.errstate(over="ignore"):  # 1e39 is infinite in float32
         stored = np.asarray(value, dtype=dtype).tobytes()
-    return make(np.ndarray(shape, dtype, stored, 0, (0,) * len(shape)))
+    array = np.ndarray(shape, dtype, stored, 0, (0,) * len(shape))
+    if state.tracer is not None:
+        state.tracer.made(array)
+    return make(array)
 
 
 def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
     try:
-        primitive.infer(*inputs, **params)
+        specs = primitive.infer(*inputs, **params)
         arrays = [x._array for x in inputs]
-        if primitive.flops_rule == 0:
+        traced = state.tracer and state.tracer.record(primitive, inputs, params, specs)
+        if traced is not None:
+            result = traced
+        elif primitive.flops_rule == 0:
             result = primitive.evaluate(*arrays, **params)
         else:
             result = _quietly(primitive.evaluate, arrays, params)
@@ -278,7 +285,7 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
         raise
     # NumPy gives scalars in place of arrays without axes.
     several = type(result) is tuple
-    results = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
+    results = tuple(map(np.asanyarray, result)) if several else (np.asanyarray(result),)
     node = None
     if primitive.derivatives is not None and state.grad_enabled:
         for x in inputs:
