@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,16 @@ def element(type: str) -> str:
 def with_element(type: str, new: str) -> str:
     """A vector type of as many elements of another type."""
     return vector(new, lanes_of(type))
+
+
+def type_of(dtype: Any) -> str:
+    """The type of a dtype's elements in memory (a boolean is a byte of 0 or 1)."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return {4: "float", 8: "double"}[dtype.itemsize]
+    if dtype.kind not in "iub":
+        raise KeyError(dtype.name)
+    return f"i{8 * dtype.itemsize}"
 
 
 def i64(n: int) -> Reg:
