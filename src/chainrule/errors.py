@@ -85,6 +85,10 @@ class GraphFreedError(GradError):
     """A graph used a second time after its saved values were let go."""
 
 
+class TraceError(ChainruleError, TypeError):
+    """A traced tensor, which has no numbers yet, used where numbers are needed."""
+
+
 class ExchangeError(ChainruleError, BufferError):
     """An array that cannot be shared with another library in the way that was asked for."""
 
