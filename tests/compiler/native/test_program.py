@@ -1,0 +1,104 @@
+"""Programs: phases of kernels on bound arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from chainrule.compiler.native.jit import assemble
+from chainrule.compiler.native.kernel import PARAMETERS, Buffer
+from chainrule.compiler.native.program import (
+    HostCall,
+    Label,
+    Phase,
+    Place,
+    Program,
+    ProgramError,
+    Tables,
+    Task,
+    export_kernels,
+)
+from chainrule.compiler.native.target import host
+from chainrule.compiler.native.text import Function, Module
+
+N = 1000
+
+
+def axpy(module: Module, name: str, source: int, target: int, factor: float, plus: float) -> str:
+    """target[i] = factor source[i] + plus, ten elements a unit; slot 0 is the arena."""
+    f = Function(module, name, PARAMETERS)
+    x, y = (f.load(f.at(f.arg("table"), slot, "ptr"), "ptr") for slot in (source, target))
+    with f.loop(f.mul(f.arg("lo"), 10), f.mul(f.arg("hi"), 10)) as i:
+        value = f.load(f.at(x, i.index, "float"), "float")
+        scaled = f.fadd(f.fmul(value, f.number("float", factor)), f.number("float", plus))
+        f.store(scaled, f.at(y, i.index, "float"))
+    return f.finish()
+
+
+def two_phases(**more) -> tuple[bytes, Tables]:
+    """y = 3 (2 x + 1) - 5 through the arena."""
+    module = Module(host())
+    export_kernels(module, [axpy(module, "a", 2, 0, 2, 1), axpy(module, "b", 0, 3, 3, -5)])
+    phases = [Phase((Task(0, N // 10, 100.0),)), Phase((Task(1, N // 10, 100.0),))]
+    places = [Place(2, (N,), "float32")], [Place(3, (N,), "float32")]
+    labels = [Label("a", "loops", 2 * N, 8 * N), Label("b", "loops", 2 * N, 8 * N)]
+    tables = Tables([*phases], *places, arena=4 * N, kernels=labels, **more)
+    return assemble(module.text(), host()), tables
+
+
+def test_phases_run_in_order_and_outputs_are_fresh():
+    code, tables = two_phases()
+    program = Program(code, tables)
+    x = np.arange(N, dtype=np.float32)
+    (first,) = program.run([x])
+    (second,) = program.run([x + 1])
+    np.testing.assert_array_equal(first, 3 * (2 * x + 1) - 5)
+    np.testing.assert_array_equal(second, 3 * (2 * x + 3) - 5)
+    mine = np.empty(N, np.float32)
+    (third,) = program.run([x], [mine])
+    assert third is mine
+    np.testing.assert_array_equal(mine, first)
+
+
+def test_bound_once_called_often():
+    code, tables = two_phases()
+    program = Program(code, tables)
+    x, y = np.ones(N, np.float32), np.empty(N, np.float32)
+    program.bind(2, x)
+    program.bind(3, y)
+    for n in range(3):
+        x[:] = n
+        program.call()
+        assert (y == 6 * n - 2).all()
+
+
+def test_tables_survive_json():
+    _, tables = two_phases(status=0, notes={"peak": 12})
+    tables.steps.insert(1, HostCall(0, True))
+    again = Tables.from_json(tables.to_json())
+    assert again == tables
+
+
+def test_host_calls_run_between_phases():
+    code, tables = two_phases()
+    tables.steps.insert(1, HostCall(0))
+    middle = Buffer(0, 0, (N,), (1,), np.dtype("float32"))
+
+    def negate(program: Program) -> None:
+        view = program.view(middle)
+        view *= -1
+
+    x = np.arange(N, dtype=np.float32)
+    (y,) = Program(code, tables, hosts=[negate]).run([x])
+    np.testing.assert_array_equal(y, -3 * (2 * x + 1) - 5)
+
+
+def test_wrong_arrays_are_refused():
+    code, tables = two_phases()
+    program = Program(code, tables)
+    with pytest.raises(ProgramError, match=r"input 0 .* float32\[1000\]; got float64\[1000\]"):
+        program.run([np.zeros(N)])
+    with pytest.raises(ProgramError, match="1 inputs and 1 outputs; got 2 and 1"):
+        program.run([np.zeros(N)] * 2)
+    with pytest.raises(ProgramError, match="writable"):
+        program.run([np.zeros(N, np.float32)], [np.zeros((N, 2), np.float32)[:, 0]])
