@@ -22,6 +22,7 @@ from chainrule import dtypes
 from chainrule.array._core import as_shape
 from chainrule.errors import ArgumentError, DTypeError
 from chainrule.graph import Value, make
+from chainrule.graph import state as running
 from chainrule.primitives import bits as p
 from chainrule.primitives.kernels.philox import fold
 
@@ -61,6 +62,8 @@ class Generator:
     def bits(self, shape: Any) -> Tensor:
         """Uniform 32-bit words (uint32); moves the counter on."""
         shape = as_shape(shape)
+        if running.tracer is not None:
+            running.tracer.stateful(self)
         words = p.random_bits(self.state, shape=shape)
         self.state = p.advance(self.state, blocks=-(-math.prod(shape) // p.BLOCK))
         return words
