@@ -1,0 +1,128 @@
+"""Rules of reductions, products and indexing: what can be read off the structure of a value."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.passes.rewrite import Rewriter, made_by, rule
+from chainrule.primitives import elementwise as e
+from chainrule.primitives import linalg, reduction
+from chainrule.primitives import movement as m
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+@rule("sum", "max", "min", "all", "any")
+def reduce_nothing(g: Rewriter, op: Op) -> Value | None:
+    """Reducing axes of length 1 only takes the axes away."""
+    (x,), axes = op.inputs, op.params["axes"]
+    if not axes:
+        return x
+    if all(x.shape[a] == 1 for a in axes):
+        return g.make(m.reshape, x, shape=op.output.shape)
+    return None
+
+
+@rule("sum", "max", "min", "all", "any")
+def reduce_once(g: Rewriter, op: Op) -> Value | None:
+    """A reduction of a reduction is one over the axes of both."""
+    (x,), axes = op.inputs, op.params["axes"]
+    if not made_by(x, op.name):
+        return None
+    (source,), before = x.op.inputs, x.op.params["axes"]
+    left = [a for a in range(source.ndim) if a not in before]
+    both = tuple(sorted({*before, *(left[a] for a in axes)}))
+    return g.make(op.primitive, source, axes=both)
+
+
+@rule("sum", "max", "min", "all", "any")
+def reduce_reshaped(g: Rewriter, op: Op) -> Value | None:
+    """Axes of length 1 that a reshape put in or took out are nothing to a reduction."""
+    (x,), axes = op.inputs, op.params["axes"]
+    if not made_by(x, "reshape"):
+        return None
+    source = x.op.inputs[0]
+    old = [a for a, n in enumerate(source.shape) if n != 1]
+    new = [a for a, n in enumerate(x.shape) if n != 1]
+    if [source.shape[a] for a in old] != [x.shape[a] for a in new]:
+        return None
+    at = dict(zip(new, old, strict=True))
+    reduced = g.make(op.primitive, source, axes=tuple(sorted(at[a] for a in axes if a in at)))
+    return g.make(m.reshape, reduced, shape=op.output.shape)
+
+
+@rule("sum")
+def sum_of_repeated(g: Rewriter, op: Op) -> Value | None:
+    """The sum of n equal numbers is n times one of them; it rounds once instead of n times."""
+    (x,), axes = op.inputs, op.params["axes"]
+    if not made_by(x, "broadcast_to") or x.size == 0 or x.dtype.kind not in "fui":
+        return None
+    source = x.op.inputs[0]
+    lead = x.ndim - source.ndim
+    repeated = {
+        a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)
+    }
+    if not repeated:
+        return None
+    count = math.prod(x.shape[a] for a in repeated)
+    if x.dtype.kind in "ui" and count > np.iinfo(x.dtype).max:
+        return None
+    narrow = tuple(1 if a in repeated else n for a, n in enumerate(x.shape))
+    small = g.make(m.broadcast_to, source, shape=narrow)
+    total = g.make(reduction.sum, small, axes=axes)
+    return g.make(e.mul, total, g.full(count, total))
+
+
+@rule("max", "min")
+def extreme_of_repeated(g: Rewriter, op: Op) -> Value | None:
+    (x,), axes = op.inputs, op.params["axes"]
+    if not made_by(x, "broadcast_to") or x.size == 0:
+        return None
+    source = x.op.inputs[0]
+    lead = x.ndim - source.ndim
+    repeated = {
+        a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)
+    }
+    if not repeated:
+        return None
+    narrow = tuple(1 if a in repeated else n for a, n in enumerate(x.shape))
+    return g.make(op.primitive, g.make(m.broadcast_to, source, shape=narrow), axes=axes)
+
+
+# --- matrix products ------------------------------------------------------------------------------
+
+
+@rule("matmul")
+def one_large_product(g: Rewriter, op: Op) -> Value | None:
+    """Many products with the same right side are one, with all rows below each other."""
+    x, y = op.inputs
+    if x.ndim < 3 or not made_by(y, "broadcast_to") or 0 in op.output.shape:
+        return None
+    source = y.op.inputs[0]
+    if math.prod(source.shape[:-2]) != 1:
+        return None
+    rows = math.prod(x.shape[:-1])
+    flat = g.make(m.reshape, x, shape=(rows, x.shape[-1]))
+    right = g.make(m.reshape, source, shape=source.shape[-2:])
+    product = g.make(linalg.matmul, flat, right)
+    return g.make(m.reshape, product, shape=op.output.shape)
+
+
+@rule("sum")
+def sum_of_products(g: Rewriter, op: Op) -> Value | None:
+    """sum over b of x_b^T y_b is one product over all rows of all b."""
+    (x,), axes = op.inputs, op.params["axes"]
+    if not made_by(x, "matmul") or x.ndim < 3 or axes != tuple(range(x.ndim - 2)):
+        return None
+    left, right = x.op.inputs
+    swapped = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+    if not made_by(left, "permute") or left.op.params["axes"] != swapped or 0 in left.shape:
+        return None
+    source = left.op.inputs[0]
+    rows = math.prod(source.shape[:-1])
+    tall = g.make(m.reshape, source, shape=(rows, source.shape[-1]))
+    other = g.make(m.reshape, right, shape=(rows, right.shape[-1]))
+    return g.make(linalg.matmul, g.make(m.permute, tall, axes=(1, 0)), other)
