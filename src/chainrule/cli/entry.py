@@ -16,6 +16,7 @@ import typer
 
 from chainrule import __version__
 from chainrule.cli import inform, work
+from chainrule.cli.bench import bench
 from chainrule.errors import ChainruleError, ChainruleWarning, unknown_name
 from chainrule.files import file_error
 
@@ -35,6 +36,7 @@ app.command("train")(work.train)
 app.command("evaluate")(work.evaluate)
 # A row may begin with a minus sign, as in -1.5,2.
 app.command("predict", context_settings={"ignore_unknown_options": True})(work.predict)
+app.command("bench")(bench)
 app.command("models")(inform.models_command)
 app.command("datasets")(inform.datasets)
 app.command("doctor")(inform.doctor)
