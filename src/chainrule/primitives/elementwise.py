@@ -17,6 +17,7 @@ from chainrule import dtypes
 from chainrule.dtypes import DType
 from chainrule.errors import ArgumentError
 from chainrule.graph import Primitive, Spec, constant
+from chainrule.primitives import scalar as sc
 from chainrule.primitives._rules import check_kind, elementwise_rule, to_bool, to_real
 from chainrule.primitives.kernels import erf as erf_kernel
 from chainrule.primitives.kernels import special
@@ -32,11 +33,12 @@ def unary(
     reads: str = "",
     kind: str = "numeric",
     result: Callable[[DType], DType] | None = None,
+    scalar: Rule | None = None,
 ) -> Primitive:
     """A primitive of one input; `dx` is its rule."""
     rules = None if dx is None else (dx,)
     infer = elementwise_rule(name, kind, result)
-    return Primitive(name, formula, ("x",), infer, evaluate, rules, reads)
+    return Primitive(name, formula, ("x",), infer, evaluate, rules, reads, None, scalar)
 
 
 def binary(
@@ -48,11 +50,12 @@ def binary(
     reads: str = "",
     kind: str = "numeric",
     result: Callable[[DType], DType] | None = None,
+    scalar: Rule | None = None,
 ) -> Primitive:
     """A primitive of two inputs; `dx` and `dy` are its rules."""
     rules = None if dx is None else (dx, dy)
     infer = elementwise_rule(name, kind, result)
-    return Primitive(name, formula, ("x", "y"), infer, evaluate, rules, reads)
+    return Primitive(name, formula, ("x", "y"), infer, evaluate, rules, reads, None, scalar)
 
 
 def _zero(g: Any, *_: Any) -> Any:
@@ -62,18 +65,26 @@ def _zero(g: Any, *_: Any) -> Any:
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add = binary("add", "x + y", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g)
-sub = binary("sub", "x - y", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g)
+add = binary(
+    "add", "x + y", np.add, lambda g, z, x, y: g, lambda g, z, x, y: g,
+    scalar=lambda m, x, y: x + y,
+)  # fmt: skip
+sub = binary(
+    "sub", "x - y", np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g,
+    scalar=lambda m, x, y: x - y,
+)  # fmt: skip
 mul = binary(
-    "mul", "x y", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x, reads="x y"
-)
+    "mul", "x y", np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x, reads="x y",
+    scalar=lambda m, x, y: x * y,
+)  # fmt: skip
 div = binary(
     "div", "x / y", np.divide,
     lambda g, z, x, y: g / y,
     lambda g, z, x, y: -g * z / y,
     reads="y z", kind="float",
+    scalar=lambda m, x, y: x / y,
 )  # fmt: skip
-neg = unary("neg", "-x", np.negative, lambda g, z, x: -g)
+neg = unary("neg", "-x", np.negative, lambda g, z, x: -g, scalar=lambda m, x: -x)
 
 
 def _pow_dx(g: Any, z: Any, x: Any, y: Any) -> Any:
@@ -101,7 +112,10 @@ def _pow(x: Any, y: Any) -> Any:
 
 pow = binary("pow", "x^y", _pow, _pow_dx, _pow_dy, reads="x y z")
 
-abs = unary("abs", "|x|", np.abs, lambda g, z, x: g * sign(x), reads="x", result=to_real)
+abs = unary(
+    "abs", "|x|", np.abs, lambda g, z, x: g * sign(x), reads="x", result=to_real,
+    scalar=lambda m, x: m.abs(x),
+)  # fmt: skip
 
 
 def _sign(x: Any) -> Any:
@@ -112,15 +126,17 @@ def _sign(x: Any) -> Any:
     return np.sign(x)
 
 
-sign = unary("sign", "-1, 0 or +1", _sign, _zero)  # sign(0) = 0
+sign = unary("sign", "-1, 0 or +1", _sign, _zero, scalar=sc.sign)  # sign(0) = 0
 floor_divide = binary(
-    "floor_divide", "floor(x / y)", special.floor_divide, _zero, _zero, kind="real"
-)
+    "floor_divide", "floor(x / y)", special.floor_divide, _zero, _zero, kind="real",
+    scalar=sc.floor_divide,
+)  # fmt: skip
 remainder = binary(
     "remainder", "x - y floor(x / y)", np.remainder,
     lambda g, z, x, y: g,
     lambda g, z, x, y: -g * floor_divide(x, y),
     reads="x y", kind="real",
+    scalar=sc.remainder,
 )  # fmt: skip
 
 
@@ -135,22 +151,28 @@ maximum = binary(
     lambda g, z, x, y: _tie(g, x, y),
     lambda g, z, x, y: _tie(g, y, x),
     reads="x y", kind="ordered",
+    scalar=lambda m, x, y: m.maximum(x, y),
 )  # fmt: skip
 minimum = binary(
     "minimum", "min(x, y)", np.minimum,
     lambda g, z, x, y: _tie(g, y, x),
     lambda g, z, x, y: _tie(g, x, y),
     reads="x y", kind="ordered",
+    scalar=lambda m, x, y: m.minimum(x, y),
 )  # fmt: skip
 
 # --- powers, exponentials and logarithms ----------------------------------------------------------
 
-sqrt = unary("sqrt", "x^(1/2)", np.sqrt, lambda g, z, x: g / (2 * z), reads="z", kind="float")
-exp = unary("exp", "e^x", np.exp, lambda g, z, x: g * z, reads="z", kind="float")
+sqrt = unary(
+    "sqrt", "x^(1/2)", np.sqrt, lambda g, z, x: g / (2 * z), reads="z", kind="float",
+    scalar=lambda m, x: m.sqrt(x),
+)  # fmt: skip
+exp = unary("exp", "e^x", np.exp, lambda g, z, x: g * z, reads="z", kind="float", scalar=sc.exp)
 expm1 = unary(
-    "expm1", "e^x - 1", special.expm1, lambda g, z, x: g * (z + 1), reads="z", kind="float"
-)
-log = unary("log", "ln x", np.log, lambda g, z, x: g / x, reads="x", kind="float")
+    "expm1", "e^x - 1", special.expm1, lambda g, z, x: g * (z + 1), reads="z", kind="float",
+    scalar=sc.expm1,
+)  # fmt: skip
+log = unary("log", "ln x", np.log, lambda g, z, x: g / x, reads="x", kind="float", scalar=sc.log)
 log1p = unary("log1p", "ln(1 + x)", np.log1p, lambda g, z, x: g / (1 + x), reads="x", kind="float")
 log2 = unary(
     "log2", "ln x / ln 2", np.log2, lambda g, z, x: g / (x * math.log(2)), reads="x", kind="float"
@@ -202,8 +224,9 @@ atan = unary(
 sinh = unary("sinh", "sinh x", np.sinh, lambda g, z, x: g * cosh(x), reads="x", kind="float")
 cosh = unary("cosh", "cosh x", np.cosh, lambda g, z, x: g * sinh(x), reads="x", kind="float")
 tanh = unary(
-    "tanh", "tanh x", special.tanh, lambda g, z, x: g * (1 - z * z), reads="z", kind="float"
-)
+    "tanh", "tanh x", special.tanh, lambda g, z, x: g * (1 - z * z), reads="z", kind="float",
+    scalar=sc.tanh,
+)  # fmt: skip
 asinh = unary(
     "asinh", "arsinh x", np.arcsinh, lambda g, z, x: g / sqrt(x * x + 1), reads="x", kind="float"
 )
@@ -256,6 +279,7 @@ def _sigmoid(x: Any) -> Any:
 sigmoid = unary(
     "sigmoid", "1 / (1 + e^-x)", _sigmoid, lambda g, z, x: g * z * (1 - z), reads="z",
     kind="real float",
+    scalar=sc.sigmoid,
 )  # fmt: skip
 
 
@@ -265,8 +289,9 @@ def _relu_dx(g: Any, z: Any, x: Any) -> Any:
 
 
 relu = unary(
-    "relu", "max(0, x)", lambda x: np.maximum(x, x.dtype.type(0)), _relu_dx, reads="z", kind="real"
-)
+    "relu", "max(0, x)", lambda x: np.maximum(x, x.dtype.type(0)), _relu_dx, reads="z", kind="real",
+    scalar=sc.relu,
+)  # fmt: skip
 erf = unary(
     "erf", "2 / pi^(1/2) integral from 0 to x of e^(-t^2) dt", erf_kernel.erf,
     lambda g, z, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x),
@@ -286,44 +311,77 @@ def _stepwise(ufunc: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x: ufunc(x) if x.dtype.kind in "fc" else x.copy()
 
 
-floor = unary("floor", "the largest integer <= x", _stepwise(np.floor), _zero, kind="real")
-ceil = unary("ceil", "the smallest integer >= x", _stepwise(np.ceil), _zero, kind="real")
-trunc = unary("trunc", "x without its fraction", _stepwise(np.trunc), _zero, kind="real")
-round = unary("round", "the nearest integer, halves to even", _stepwise(np.round), _zero)
+floor = unary(
+    "floor", "the largest integer <= x", _stepwise(np.floor), _zero, kind="real", scalar=sc.floor,
+)  # fmt: skip
+ceil = unary(
+    "ceil", "the smallest integer >= x", _stepwise(np.ceil), _zero, kind="real", scalar=sc.ceil,
+)  # fmt: skip
+trunc = unary(
+    "trunc", "x without its fraction", _stepwise(np.trunc), _zero, kind="real", scalar=sc.trunc,
+)  # fmt: skip
+round = unary(
+    "round", "the nearest integer, halves to even", _stepwise(np.round), _zero, scalar=sc.round,
+)  # fmt: skip
 copysign = binary(
     "copysign", "|x| with the sign of y", np.copysign,
     lambda g, z, x, y: g * sign(x) * sign(z),  # 0 at x = 0
     _zero, reads="x z", kind="real float",
+    scalar=lambda m, x, y: m.copysign(x, y),
 )  # fmt: skip
 nextafter = binary(
     "nextafter", "the number next to x towards y", np.nextafter,
     lambda g, z, x, y: g, _zero, kind="real float",
+    scalar=sc.nextafter,
 )  # fmt: skip
 
 # --- comparisons, logic and bits: no derivative ---------------------------------------------------
 
-eq = binary("eq", "x = y", np.equal, kind="any", result=to_bool)
-ne = binary("ne", "x != y", np.not_equal, kind="any", result=to_bool)
-lt = binary("lt", "x < y", np.less, kind="ordered", result=to_bool)
-le = binary("le", "x <= y", np.less_equal, kind="ordered", result=to_bool)
-gt = binary("gt", "x > y", np.greater, kind="ordered", result=to_bool)
-ge = binary("ge", "x >= y", np.greater_equal, kind="ordered", result=to_bool)
-logical_and = binary("logical_and", "x and y", np.logical_and, kind="bool")
-logical_or = binary("logical_or", "x or y", np.logical_or, kind="bool")
-logical_xor = binary("logical_xor", "either x or y", np.logical_xor, kind="bool")
-logical_not = unary("logical_not", "not x", np.logical_not, kind="bool")
-bitwise_and = binary("bitwise_and", "x & y", np.bitwise_and, kind="discrete")
-bitwise_or = binary("bitwise_or", "x | y", np.bitwise_or, kind="discrete")
-bitwise_xor = binary("bitwise_xor", "x ^ y", np.bitwise_xor, kind="discrete")
-bitwise_invert = unary("bitwise_invert", "~x", np.invert, kind="discrete")
-bitwise_left_shift = binary("bitwise_left_shift", "x 2^y", np.left_shift, kind="integer")
+eq = binary("eq", "x = y", np.equal, kind="any", result=to_bool, scalar=lambda m, x, y: x == y)
+ne = binary("ne", "x != y", np.not_equal, kind="any", result=to_bool, scalar=lambda m, x, y: x != y)
+lt = binary("lt", "x < y", np.less, kind="ordered", result=to_bool, scalar=lambda m, x, y: x < y)
+le = binary(
+    "le", "x <= y", np.less_equal, kind="ordered", result=to_bool, scalar=lambda m, x, y: x <= y,
+)  # fmt: skip
+gt = binary("gt", "x > y", np.greater, kind="ordered", result=to_bool, scalar=lambda m, x, y: x > y)
+ge = binary(
+    "ge", "x >= y", np.greater_equal, kind="ordered", result=to_bool, scalar=lambda m, x, y: x >= y,
+)  # fmt: skip
+logical_and = binary(
+    "logical_and", "x and y", np.logical_and, kind="bool", scalar=lambda m, x, y: x & y,
+)  # fmt: skip
+logical_or = binary(
+    "logical_or", "x or y", np.logical_or, kind="bool", scalar=lambda m, x, y: x | y,
+)  # fmt: skip
+logical_xor = binary(
+    "logical_xor", "either x or y", np.logical_xor, kind="bool", scalar=lambda m, x, y: x ^ y,
+)  # fmt: skip
+logical_not = unary("logical_not", "not x", np.logical_not, kind="bool", scalar=lambda m, x: ~x)
+bitwise_and = binary(
+    "bitwise_and", "x & y", np.bitwise_and, kind="discrete", scalar=lambda m, x, y: x & y,
+)  # fmt: skip
+bitwise_or = binary(
+    "bitwise_or", "x | y", np.bitwise_or, kind="discrete", scalar=lambda m, x, y: x | y,
+)  # fmt: skip
+bitwise_xor = binary(
+    "bitwise_xor", "x ^ y", np.bitwise_xor, kind="discrete", scalar=lambda m, x, y: x ^ y,
+)  # fmt: skip
+bitwise_invert = unary("bitwise_invert", "~x", np.invert, kind="discrete", scalar=lambda m, x: ~x)
+bitwise_left_shift = binary(
+    "bitwise_left_shift", "x 2^y", np.left_shift, kind="integer", scalar=sc.left_shift,
+)  # fmt: skip
 bitwise_right_shift = binary(
-    "bitwise_right_shift", "floor(x / 2^y)", np.right_shift, kind="integer"
-)
-isnan = unary("isnan", "x is not a number", np.isnan, result=to_bool)
-isinf = unary("isinf", "x is infinite", np.isinf, result=to_bool)
-isfinite = unary("isfinite", "x is a finite number", np.isfinite, result=to_bool)
-signbit = unary("signbit", "the sign bit of x", np.signbit, kind="real float", result=to_bool)
+    "bitwise_right_shift", "floor(x / 2^y)", np.right_shift, kind="integer", scalar=sc.right_shift,
+)  # fmt: skip
+isnan = unary("isnan", "x is not a number", np.isnan, result=to_bool, scalar=lambda m, x: x != x)
+isinf = unary("isinf", "x is infinite", np.isinf, result=to_bool, scalar=sc.isinf)
+isfinite = unary(
+    "isfinite", "x is a finite number", np.isfinite, result=to_bool, scalar=sc.isfinite,
+)  # fmt: skip
+signbit = unary(
+    "signbit", "the sign bit of x", np.signbit, kind="real float", result=to_bool,
+    scalar=sc.signbit,
+)  # fmt: skip
 
 # --- complex numbers: forward only ----------------------------------------------------------------
 
@@ -350,6 +408,7 @@ where = Primitive(
         lambda g, z, c, x, y: where(c, constant(0, g.shape, g.dtype), g),
     ),
     reads="condition",
+    scalar=lambda m, c, x, y: m.select(c, x, y),
 )  # fmt: skip
 
 
@@ -362,4 +421,5 @@ cast = Primitive(
     lambda x, dtype: Spec(x.shape, dtype),
     _cast,
     (lambda g, z, x, dtype: cast(g, dtype=x.dtype),),
+    scalar=lambda m, x, dtype: m.cast(x, dtype),
 )  # fmt: skip
