@@ -69,11 +69,13 @@ class Primitive:
             rules get a `Spec` in place of any other, and its memory can be let go.
         flops: `(outputs, *inputs, **params) -> int`; one for each element of the output if None;
             0 for an operation that only moves numbers.
+        scalar: for elementwise primitives, `(m, *operands, **params) -> operand`: one element in
+            the compiler's arithmetic, `chainrule.primitives.scalar`.
     """
 
     __slots__ = (
         "derivatives", "evaluate", "flops_rule", "formula", "infer", "inputs", "name", "reads",
-        "reads_output", "saves", "variadic",
+        "reads_output", "saves", "scalar", "variadic",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Primitive:
         derivatives: tuple[Callable[..., Any] | None, ...] | Callable[..., Any] | None = None,
         reads: str = "",
         flops: Callable[..., int] | Literal[0] | None = None,
+        scalar: Callable[..., Any] | None = None,
     ):
         self.name = name
         self.formula = formula
@@ -98,6 +101,7 @@ class Primitive:
         self.saves = tuple(name in self.reads for name in inputs)
         self.reads_output = "z" in self.reads
         self.flops_rule = flops
+        self.scalar = scalar
 
     def __call__(self, *inputs: Any, **params: Any) -> Any:
         return apply(self, *inputs, **params)
