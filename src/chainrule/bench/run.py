@@ -205,15 +205,14 @@ def _reference(
 def _losses(
     worker: Worker, workload: Workload, settings: Settings, reference: list[float] | None
 ) -> dict[str, Any]:
-    """The worker's losses, and the largest distance from the reference, relative to it."""
+    """The worker's losses, and their largest distance from the reference."""
     if reference is None:
         return {}
     losses = worker.ask(losses=settings.losses).get("losses", [])
-    distance = max(
-        (abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, reference, strict=False)),
-        default=None,
-    )
-    return {"losses": losses, "distance": distance, "falls": bool(losses[-1] < losses[0])}
+    if not losses:
+        return {}
+    distance = max(abs(a - b) for a, b in zip(losses, reference, strict=True))
+    return {"losses": losses, "distance": distance, "falls": losses[-1] < losses[0]}
 
 
 def available_threads() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +162,9 @@ def update(workload: Workload, w: Weights, g: Weights, state: Any) -> tuple[Weig
     m = tree(lambda m, g: 0.9 * m + 0.1 * g, m, g)
     v = tree(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
     decay = lr * 0.01 if name == "adamw" else 0.0
-    scale, root = lr / (1 - 0.9**t), (1 - 0.999**t) ** 0.5
+    # 1 - beta^t, without the cancellation that float32 suffers at small t.
+    first, second = (-jnp.expm1(t * math.log(beta)) for beta in (0.9, 0.999))
+    scale, root = lr / first, jnp.sqrt(second)
     w = tree(lambda w, m, v: w * (1 - decay) - scale * m / (jnp.sqrt(v) / root + 1e-8), w, m, v)
     return w, (t, m, v)
 

@@ -87,7 +87,7 @@ _ROWS = [
     ),
     Workload(
         "resnet20", "ResNet-20, 3x32x32, batch 64, SGD with momentum", "resnet20",
-        (64, 3, 32, 32), 1.3, ("sgd", {"lr": 0.05, "momentum": 0.9}),
+        (64, 3, 32, 32), 1.3, _MOMENTUM,
     ),
     Workload(
         "lstm", "LSTM 64 to 128, 100 steps, batch 32, Adam", "lstm", (32, 100, 64), 1.4,
