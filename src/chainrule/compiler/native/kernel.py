@@ -85,6 +85,11 @@ class Kernel(ABC):
         """Bytes that must move at least: each value read or written once."""
         return sum(value.nbytes for value in (*self.reads, *self.writes))
 
+    def may_overwrite(self, read: Value, write: Value) -> bool:
+        """Whether `write` may lie where `read` lies: a unit reads an element, if at all, before it
+        writes the one in its place, and no other unit reads it."""
+        return False
+
     @abstractmethod
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         """Write `void @name(PARAMETERS)` and whatever it calls into the module."""

@@ -1,0 +1,153 @@
+"""From a graph to a program: passes, kernels, memory, code.
+
+    program = build(graph)
+    program.run(inputs, outputs)
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from chainrule.compiler import fuse, passes
+from chainrule.compiler.ir import Graph
+from chainrule.compiler.native.host import HostKernel
+from chainrule.compiler.native.kernel import PARAMETERS
+from chainrule.compiler.native.program import Program, Tables, export_kernels
+from chainrule.compiler.native.target import Target, host
+from chainrule.compiler.native.text import Function, Module
+from chainrule.compiler.plan import Plan, plan
+from chainrule.compiler.schedule import Schedule, arrange, own
+from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
+
+REDZONE = 256
+MARK = 0xA5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build.
+
+    Attributes:
+        native: False evaluates every operation in NumPy.
+        simplify: False leaves the graph as it was traced.
+        redzones: put marked bytes around every value in the arena and look at them after each run
+            (slow; for tests). `CHAINRULE_REDZONES=1` turns it on everywhere.
+        target: the instruction set; None for this machine's.
+    """
+
+    native: bool = True
+    simplify: bool = True
+    redzones: bool = field(default_factory=lambda: os.environ.get("CHAINRULE_REDZONES", "0") != "0")
+    target: Target | None = None
+
+
+class RedZoneError(ChainruleError, RuntimeError):
+    """A program that wrote outside of its buffers: a defect of a kernel."""
+
+
+def build(graph: Graph, options: Options | None = None) -> Program:
+    """The program of a graph.
+
+    Where LLVM is missing or fails, every operation is evaluated in NumPy, with one warning.
+    """
+    options = options or Options()
+    graph = passes.run(graph) if options.simplify else graph
+    if options.native:
+        try:
+            return assemble(graph, options.target or host(), options)
+        except (MissingExtraError, RuntimeError, OSError) as error:
+            if isinstance(error, ChainruleError) and not isinstance(error, MissingExtraError):
+                raise
+            _warn(error)
+    return assemble(graph, None, options)
+
+
+_warned = False
+
+
+def _warn(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"compiled functions run in NumPy, because LLVM failed: {error}. Results are the same, "
+            "but slower; reinstalling llvmlite may help, and CHAINRULE_COMPILE=0 turns compiling "
+            "off. (This warning comes once.)",
+            ChainruleWarning,
+            stacklevel=4,
+        )
+
+
+def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
+    """Kernels, memory, code and program of a graph that has been simplified."""
+    planned = plan(*schedule(graph, target), redzone=REDZONE if options.redzones else 0)
+    code = None
+    if planned.natives:
+        assert target is not None
+        code = emit(planned, target)
+    kind = GuardedProgram if options.redzones else Program
+    program = kind(
+        code, planned.tables, planned.constants, host_calls(planned), target=target
+    )
+    program.plan = planned
+    return program
+
+
+def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, Any]]:
+    """The kernels of a graph, and the strides of what does not lie row-major."""
+    graph = own(graph)
+    kernels = fuse.kernels(graph, target)
+    return arrange(graph, kernels, lambda op: fuse.kernel_of(op, target)), {}
+
+
+def emit(planned: Plan, target: Target) -> bytes:
+    """The object code of all native kernels."""
+    from chainrule.compiler.native import jit
+
+    return jit.assemble(text(planned, target), target)
+
+
+def text(planned: Plan, target: Target) -> str:
+    """The LLVM IR of all native kernels."""
+    module = Module(target)
+    names = []
+    for number, i in enumerate(planned.natives):
+        kernel, name = planned.schedule.kernels[i], f"kernel{number}"
+        kernel.emit(module, name, planned.buffers)
+        names.append(name)
+    export_kernels(module, names)
+    return module.text()
+
+
+def host_calls(planned: Plan) -> list[Callable[[Program], None]]:
+    """The functions that run in NumPy between phases."""
+    calls = []
+    for i in planned.hosts:
+        kernel = planned.schedule.kernels[i]
+        assert isinstance(kernel, HostKernel)
+        calls.append(kernel.call(planned.buffers))
+    return calls
+
+
+class GuardedProgram(Program):
+    """A program that looks at its red zones after every run."""
+
+    plan: Plan
+
+    def _call(self) -> None:
+        self.arena[:] = MARK
+        super()._call()
+        for offset, nbytes in self.plan.arena.zones:
+            zone = self.arena[offset : offset + nbytes]
+            if not bool(np.all(zone == MARK)):
+                at = offset + int(np.argmax(zone != MARK))
+                raise RedZoneError(f"a kernel wrote to byte {at} of the arena.\n{self.plan.arena}")
+
+
+__all__ = ["Options", "RedZoneError", "Tables", "build"]
