@@ -1,0 +1,321 @@
+"""Convolution and its adjoint in the input, as gathers over taps around the microkernel.
+
+A tile is some neighbouring outputs of one row (of several images, where rows are short) by some
+vectors of output channels. Its sums stay in registers while the loops run over the taps of the
+kernel and the input channels: each round loads vectors of packed weights and for each output one
+number of the input, repeated in all lanes. So the input may lie in memory in any way; outputs are
+stored fastest where channels are contiguous. Depthwise convolutions have channels in the lanes of
+both, and no loop over input channels.
+
+    units: (block of images, part of the rows)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.conv_emit import (
+    flat,
+    load_lanes,
+    move,
+    store_lanes,
+    type_of,
+    unravel,
+)
+from chainrule.compiler.native.conv_pack import PackWeights
+from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, pieces, tiles
+from chainrule.compiler.native.conv_weight import partial_sums
+from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
+from chainrule.compiler.native.microkernel import Level, Sums, contract
+from chainrule.compiler.native.microkernel import Tile as Registers
+from chainrule.compiler.native.text import Function, Module, Reg, i64
+
+UNROLLED = 4  # up to that many input channels are written out, not looped over
+NARROW = 8  # rows with fewer outputs than that are taken from several images at once
+UNIT_FLOPS = 200_000  # a unit is not cut below that
+
+
+def is_depthwise(weight: Value, groups: int) -> bool:
+    """Whether each channel is convolved with a kernel of its own."""
+    return groups > 1 and weight.shape[0] == groups and weight.shape[1] == 1
+
+
+class Gather(Kernel):
+    """`conv` or `conv_input`, given the packed weight."""
+
+    family = "conv"
+
+    def __init__(self, op: Op, packed: Value):
+        self.op, self.packed = op, packed
+        x, w = op.inputs
+        self.x, self.y = x, op.output
+        self.ops, self.reads, self.writes = (op,), (x, packed), (op.output,)
+        self.axes = axes_of(op)
+        groups: int = op.params["groups"]
+        self.depthwise = is_depthwise(w, groups)
+        self.groups = 1 if self.depthwise else groups
+        self.inside = 1 if self.depthwise else x.shape[1] // groups
+        self.outside = self.y.shape[1] // self.groups
+        n, rows = x.shape[0], math.prod(axis.out for axis in self.axes[:-1])
+        self.together = _together(n, self.axes[-1])
+        blocks = n // self.together
+        most = max(1, self.flops // max(1, blocks) // UNIT_FLOPS)
+        self.rows, self.parts = rows, min(rows, most, max(1, -(-32 // max(1, blocks))))
+        self.units = blocks * self.parts if self.y.size else 0
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        _Emitter(self, module, name, buffers).emit()
+
+
+def _together(n: int, axis: Axis) -> int:
+    """How many images share a tile: a divisor of n, so that a tile has at least NARROW outputs."""
+    width = max(line.count for line in axis.lines)
+    fitting = [t for t in range(1, n + 1) if n % t == 0 and t * width <= 14]
+    enough = [t for t in fitting if t * width >= NARROW]
+    return min(enough) if enough else max(fitting, default=1)
+
+
+class _Emitter:
+    def __init__(self, kernel: Gather, module: Module, name: str, buffers: Buffers):
+        self.kernel, self.module, self.name = kernel, module, name
+        self.type = type_of(kernel.x.dtype)
+        self.lanes = module.target.lanes(kernel.x.dtype)
+        self.x, self.y, self.w = (buffers[v] for v in (kernel.x, kernel.y, kernel.packed))
+        self.outer, self.inner = kernel.axes[:-1], kernel.axes[-1]
+        self.written: dict[object, str] = {}
+        # strides of the packed weight: group, taps, input channel
+        self.w_group, *self.w_taps, self.w_in, _ = self.w.strides
+        rows, vectors = module.target.tile
+        self.accumulators = rows * vectors
+        self.vectors = vectors
+
+    def emit(self) -> None:
+        kernel, module = self.kernel, self.module
+        tables = [self._table(number) for number in range(len(self.outer))]
+        f = Function(module, self.name, PARAMETERS)
+        x, y, w = (b.pointer(f) for b in (self.x, self.y, self.w))
+        with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
+            block, part = f.udiv(unit.index, kernel.parts), f.urem(unit.index, kernel.parts)
+            first = f.udiv(f.mul(part, kernel.rows), kernel.parts)
+            last = f.udiv(f.mul(f.add(part, 1), kernel.rows), kernel.parts)
+            image = f.mul(block, kernel.together)
+            with f.loop(0, kernel.groups, hint="group") as group:
+                g = group.index
+                xg = f.add(
+                    f.mul(image, self.x.strides[0]), f.mul(g, kernel.inside * self.x.strides[1])
+                )
+                yg = f.add(
+                    f.mul(image, self.y.strides[0]), f.mul(g, kernel.outside * self.y.strides[1])
+                )
+                bases = (
+                    move(f, x, xg, self.type),
+                    move(f, w, f.mul(g, self.w_group), self.type),
+                    move(f, y, yg, self.type),
+                )
+                for start, count, vectors, last_lanes in self._channels():
+                    with f.loop(0, count, hint="channels") as block_loop:
+                        o = f.add(f.mul(block_loop.index, vectors * self.lanes), start)
+                        self._rows(f, bases, o, (first, last), tables, vectors, last_lanes)
+        f.finish()
+
+    def _channels(self) -> list[tuple[int, int, int, int]]:
+        """Blocks of output channels alike: (first channel, blocks, vectors, lanes of the last)."""
+        outside, lanes = self.kernel.outside, self.lanes
+        if not self.kernel.units:
+            return []
+        tail = outside - (math.ceil(outside / lanes) - 1) * lanes
+        blocks = [
+            (start * lanes, vectors, lanes)
+            for start, vectors in pieces(math.ceil(outside / lanes), self.vectors)
+        ]
+        blocks[-1] = (*blocks[-1][:2], tail)
+        return [
+            (run[0][0], len(run), vectors, last)
+            for (vectors, last), run in (
+                (key, list(group)) for key, group in itertools.groupby(blocks, lambda b: b[1:])
+            )
+        ]
+
+    def _table(self, number: int) -> Reg:
+        """For each position of an outer axis: taps lo, hi, offset in the input and the weight."""
+        axis = self.outer[number]
+        entries: list[int] = []
+        stride, tap = self.x.strides[2 + number], self.w_taps[number]
+        for position in range(axis.out):
+            line = axis.lines[position % len(axis.lines)]
+            j = position // len(axis.lines)
+            entries += [*line.met(j), line.at(j, 0) * stride, line.first * tap]
+        return self.module.table(f"{self.name}.axis{number}", "i64", [str(e) for e in entries])
+
+    def _rows(self, f, bases, o, rows, tables, vectors, last_lanes) -> None:
+        x, w, y = bases
+        w = move(f, w, o, self.type)
+        y = move(f, y, f.mul(o, self.y.strides[1]), self.type)
+        if self.kernel.depthwise:
+            x = move(f, x, f.mul(o, self.x.strides[1]), self.type)
+        with f.loop(*rows, hint="row") as row:
+            index = unravel(f, row.index, [axis.out for axis in self.outer])
+            y = move(f, y, flat(f, index, self.y.strides[2:-1]), self.type)
+            ranges = []
+            for table, i in zip(tables, index, strict=True):
+                entry = f.at(table, f.mul(i, 4), "i64")
+                lo, hi, ox, ow = (f.load(f.at(entry, k, "i64"), "i64") for k in range(4))
+                x, w = move(f, x, ox, self.type), move(f, w, ow, self.type)
+                ranges += [lo, hi]
+            for line in self.inner.lines:
+                self._line(f, line, (x, w, y), ranges, vectors, last_lanes)
+
+    def _line(self, f, line: Line, bases, ranges, vectors, last_lanes) -> None:
+        """The outputs of one line of the innermost axis, tile by tile."""
+        x, w, y = bases
+        together = self.kernel.together
+        most = max(1, self.accumulators // vectors)
+        images = max(t for t in range(1, together + 1) if together % t == 0 and t <= most)
+        widest = max(1, most // images) if images > 1 else most
+        xw, yw = self.x.strides[-1], self.y.strides[-1]
+        for key, run in itertools.groupby(
+            tiles(line, widest), key=lambda tile: (tile.width, tile.spans)
+        ):
+            alike = list(run)
+            function = self._tile(line, alike[0], images, vectors, last_lanes)
+            with f.loop(0, together // images, hint="images") as image:
+                with f.loop(0, len(alike), hint="tile") as number:
+                    j = f.add(f.mul(number.index, key[0]), alike[0].start)
+                    at_x = f.add(
+                        f.mul(j, line.step * xw),
+                        f.mul(image.index, images * self.x.strides[0]),
+                    )
+                    at_y = f.add(
+                        f.add(f.mul(j, line.spacing * yw), line.start * yw),
+                        f.mul(image.index, images * self.y.strides[0]),
+                    )
+                    f.run(
+                        function,
+                        move(f, x, at_x, self.type),
+                        w,
+                        move(f, y, at_y, self.type),
+                        *ranges,
+                    )
+
+    def _tile(self, line: Line, tile: Tile, images: int, vectors: int, last: int) -> str:
+        """The function that computes tiles like this one; its name."""
+        key = (line, tile.width, tile.spans, images, vectors, last)
+        if key in self.written:
+            return self.written[key]
+        name = self.written[key] = f"{self.name}.tile{len(self.written)}"
+        bounds = [f"i64 %{end}{n}" for n in range(len(self.outer)) for end in ("lo", "hi")]
+        head = ", ".join(["ptr noalias %x", "ptr noalias %w", "ptr noalias %y", *bounds])
+        f = Function(self.module, name, head)
+        pixels = [(t, c) for t in range(images) for c in range(tile.width)]
+        zero = f.zero(f"<{self.lanes} x {self.type}>" if self.lanes > 1 else self.type)
+        sums: Sums = [[zero] * vectors for _ in pixels]
+        sums = self._taps(f, line, tile, pixels, sums, 0, i64(0), i64(0), last)
+        for (t, c), row in zip(pixels, sums, strict=True):
+            for v, value in enumerate(row):
+                at = t * self.y.strides[0] + c * line.spacing * self.y.strides[-1]
+                at += v * self.lanes * self.y.strides[1]
+                count = last if v == vectors - 1 else self.lanes
+                address = move(f, f.arg("y"), at, self.type)
+                store_lanes(f, value, address, self.type, self.y.strides[1], count)
+        f.finish()
+        return name
+
+    def _taps(self, f, line, tile, pixels, sums: Sums, axis: int, ox, ow, last) -> Sums:
+        """Loops over the taps of the outer axes, then the innermost axis' taps one by one."""
+        if axis < len(self.outer):
+            shape = self.outer[axis].lines[0]
+            if (
+                shape.taps == 1
+                and self.outer[axis].kernel == 1
+                and len(self.outer[axis].lines) == 1
+            ):
+                met = {shape.met(j) for j in range(shape.count)}
+                if met == {(0, 1)}:
+                    return self._taps(f, line, tile, pixels, sums, axis + 1, ox, ow, last)
+            width = len(sums[0])
+            carry = [x for row in sums for x in row]
+            lo, hi = f.arg(f"lo{axis}"), f.arg(f"hi{axis}")
+            with f.loop(lo, hi, carry=carry, hint="tap") as tap:
+                inner = [tap.carried[i : i + width] for i in range(0, len(carry), width)]
+                step = self.outer[axis].lines[0]
+                ox = f.add(ox, f.mul(tap.index, step.delta * self.x.strides[2 + axis]))
+                ow = f.add(ow, f.mul(tap.index, step.jump * self.w_taps[axis]))
+                inner = self._taps(f, line, tile, pixels, inner, axis + 1, ox, ow, last)
+                tap.next = [x for row in inner for x in row]
+            return [tap.results[i : i + width] for i in range(0, len(carry), width)]
+        sums = list(sums)
+        for i, (lo, hi) in enumerate(tile.spans):
+            met = [p for p, (_, c) in enumerate(pixels) if lo <= c < hi]
+            if met:
+                self._tap(f, line, i, pixels, met, sums, ox, ow, last)
+        return sums
+
+    def _tap(self, f, line, i, pixels, met, sums: Sums, ox, ow, last) -> None:
+        """One tap of the innermost axis, for the outputs that meet an input under it."""
+        x = move(f, f.arg("x"), f.add(ox, line.at(0, i) * self.x.strides[-1]), self.type)
+        tap = (line.first + line.jump * i) * self.w_taps[-1]
+        w = move(f, f.arg("w"), f.add(ow, tap), self.type)
+        offsets = [
+            pixels[p][0] * self.x.strides[0] + pixels[p][1] * line.step * self.x.strides[-1]
+            for p in met
+        ]
+        vectors = len(sums[0])
+        if self.kernel.depthwise:
+            self._depthwise(f, x, w, offsets, met, sums, last)
+            return
+        columns = tuple(v * self.lanes for v in range(vectors))
+        block = Registers(self.type, self.lanes, tuple(offsets), columns, self.lanes)
+        some: Sums = [sums[p] for p in met]
+        x_in, inside = self.x.strides[1], self.kernel.inside
+        if inside <= UNROLLED:
+            for c in range(inside):
+                at_x, at_w = (
+                    move(f, x, c * x_in, self.type),
+                    move(f, w, c * self.w_in, self.type),
+                )
+                some = contract(f, block, at_x, at_w, [], some)
+        else:
+            some = contract(f, block, x, w, [Level(inside, x_in, self.w_in)], some)
+        for p, row in zip(met, some, strict=True):
+            sums[p] = row
+
+    def _depthwise(self, f, x, w, offsets: Sequence[int], met, sums: Sums, last) -> None:
+        vectors, stride = len(sums[0]), self.x.strides[1]
+        weights = [
+            load_lanes(f, move(f, w, v * self.lanes, self.type), self.type, self.lanes)
+            for v in range(vectors)
+        ]
+        for p, offset in zip(met, offsets, strict=True):
+            row = []
+            for v, weight in enumerate(weights):
+                count = last if v == vectors - 1 else self.lanes
+                at = move(f, x, offset + v * self.lanes * stride, self.type)
+                value = load_lanes(f, at, self.type, self.lanes, stride, count)
+                row.append(f.fma(value, weight, sums[p][v]))
+            sums[p] = row
+
+
+def gather(op: Op) -> list[Kernel]:
+    """The kernels of a `conv` or `conv_input`: weights packed, then the product."""
+    groups, weight = op.params["groups"], op.inputs[1]
+    pack = PackWeights(weight, groups, op.name == "conv_input", is_depthwise(weight, groups))
+    return [pack, Gather(op, pack.packed)]
+
+
+def supports(op: Op) -> bool:
+    """Whether `kernels` can make an operation: any convolution of values that are not empty."""
+    return op.name in ("conv", "conv_input", "conv_weight") and all(
+        value.size and value.dtype.name in ("float32", "float64")
+        for value in (*op.inputs, *op.outputs)
+    )
+
+
+def kernels(op: Op) -> list[Kernel]:
+    """The kernels of a convolution in any of its three directions, in their order. What they write
+    for each other are temporary values, which lie row-major."""
+    if op.name == "conv_weight":
+        return partial_sums(op)
+    return gather(op)

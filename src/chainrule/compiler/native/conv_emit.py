@@ -1,0 +1,98 @@
+"""Small pieces of code that the kernels of convolution and pooling share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from chainrule.compiler.native.kernel import PARAMETERS
+from chainrule.compiler.native.text import Function, Int, Module, Reg, i64, lanes_of, vector
+
+NAMES = {"float32": "float", "float64": "double"}
+
+
+def type_of(dtype: object) -> str:
+    """LLVM's name of a dtype: integers by their width, booleans as bytes."""
+    d = np.dtype(dtype)  # type: ignore[call-overload]
+    return NAMES.get(d.name) or f"i{d.itemsize * 8}"
+
+
+@contextlib.contextmanager
+def kernel_function(module: Module, name: str) -> Iterator[tuple[Function, Reg]]:
+    """Write a kernel: the block is run for each of its units; gives the function and the unit.
+
+    What belongs at the head (loading pointers) is written before the loop by `head`.
+    """
+    f = Function(module, name, PARAMETERS)
+    with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as loop:
+        yield f, loop.index
+    f.finish()
+
+
+def unravel(f: Function, index: Int, shape: Sequence[int]) -> list[Reg]:
+    """A flat index as one for each axis, row-major."""
+    result: list[Reg] = []
+    rest = i64(index) if isinstance(index, int) else index
+    for n in reversed(shape[1:]):
+        result.append(f.urem(rest, n))
+        rest = f.udiv(rest, n)
+    return [*([rest] if shape else []), *reversed(result)]
+
+
+def flat(f: Function, index: Sequence[Int], strides: Sequence[int]) -> Reg:
+    """sum of index * stride."""
+    total: Reg = i64(0)
+    for i, stride in zip(index, strides, strict=True):
+        total = f.add(total, f.mul(i, stride))
+    return total
+
+
+def move(f: Function, pointer: Reg, offset: Int, type: str) -> Reg:
+    """The address `offset` elements on, which need not lie inside the buffer (yet)."""
+    offset = i64(offset) if isinstance(offset, int) else offset
+    if offset.literal == 0:
+        return pointer
+    return f.value("ptr", f"getelementptr {type}, {pointer}, {offset}")
+
+
+def first_lanes(lanes: int, count: int) -> Reg:
+    """The mask of the first `count` lanes, as a literal."""
+    bits = ", ".join(f"i1 {int(lane < count)}" for lane in range(lanes))
+    return Reg(f"<{bits}>", f"<{lanes} x i1>")
+
+
+def load_lanes(
+    f: Function, address: Reg, type: str, lanes: int, stride: int = 1, count: int | None = None
+) -> Reg:
+    """A vector of elements `stride` apart; of the lanes only the first `count` are read."""
+    count = lanes if count is None else count
+    if lanes == 1:
+        return f.load(address, type)
+    kind = vector(type, lanes)
+    if stride == 1 and count == lanes:
+        return f.load(address, kind)
+    if stride == 1 and f.target.masks:
+        return f.load_masked(address, kind, first_lanes(lanes, count))
+    if stride == 0:
+        return f.splat(f.load(address, type), lanes)
+    x = f.zero(kind)
+    for lane in range(count):
+        x = f.insert(x, f.load(move(f, address, lane * stride, type), type), lane)
+    return x
+
+
+def store_lanes(
+    f: Function, x: Reg, address: Reg, type: str, stride: int = 1, count: int | None = None
+) -> None:
+    """Store the first `count` lanes `stride` elements apart."""
+    lanes = lanes_of(x.type)
+    count = lanes if count is None else count
+    if lanes == 1 or (stride == 1 and count == lanes):
+        f.store(x, address)
+    elif stride == 1 and f.target.masks:
+        f.store_masked(x, address, first_lanes(lanes, count))
+    else:
+        for lane in range(count):
+            f.store(f.extract(x, lane), move(f, address, lane * stride, type))

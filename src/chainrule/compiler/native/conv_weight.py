@@ -1,0 +1,306 @@
+"""The adjoint of convolution in the weight: partial sums over blocks of images, then their sum.
+
+    w[o, c, k] = sum over images and outputs p of x[n, c, s p + d k - lo] y[n, o, p]
+
+A tile is some rows (taps and input channels) by some vectors of output channels of the packed
+weight (groups, *kernel, in, out); its sums stay in registers while the loops run over the outputs
+of an image: each round loads vectors of y and for each row one number of x. With many input
+channels a tile has one tap, whose outputs outside the image are left out; with few it has several
+taps, and x is first copied with zeros around it. Where y's channels are not contiguous it is copied
+too, an image at a time.
+
+    units: (block of images, group, block of output channels); then (row of the weight)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.conv_copy import copy_image
+from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes, type_of, unravel
+from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
+from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
+from chainrule.compiler.native.microkernel import Level, contract, read, write
+from chainrule.compiler.native.microkernel import Tile as Registers
+from chainrule.compiler.native.text import Function, Module, Reg
+from chainrule.graph import Spec
+
+FEW = 8  # with fewer input channels tiles take several taps
+SPLIT = 64  # output channels of a unit
+UNITS = 16  # enough for any number of threads that helps
+PARTIAL_BYTES = 1 << 21  # of all partial sums together, unless two are more than that
+
+
+class Image(NamedTuple):
+    """Where an image's numbers lie: a pointer, and strides for channels and spatial axes."""
+
+    pointer: Reg
+    channel: int
+    spatial: tuple[int, ...]
+
+
+class WeightSums(Kernel):
+    """Partial sums, each over a block of images: (blocks, groups, *kernel, in, out)."""
+
+    family = "conv_weight"
+
+    def __init__(self, op: Op):
+        x, y = op.inputs
+        self.op, self.x, self.y, self.ops = op, x, y, (op,)
+        self.groups: int = op.params["groups"]
+        self.inside, self.outside = x.shape[1] // self.groups, y.shape[1] // self.groups
+        self.kernel: tuple[int, ...] = tuple(op.params["kernel"])
+        row = padded(self.outside, x.dtype.itemsize)
+        self.row = row
+        self.split = -(-self.outside // SPLIT)
+        shape = (self.groups, *self.kernel, self.inside, row)
+        nbytes = math.prod(shape) * x.dtype.itemsize
+        n = x.shape[0]
+        wanted = -(-UNITS // (self.split * self.groups))
+        self.blocks = max(1, min(n, wanted, max(2, PARTIAL_BYTES // nbytes)))
+        self.sums = Value(Spec((self.blocks, *shape), x.dtype), name="partial sums")
+        self.reads, self.writes = (x, y), (self.sums,)
+        self.units = self.blocks * self.groups * self.split
+        how = op.params
+        self.lines: list[Line] = [
+            forward(size, out, k, s, lo, d).lines[0]
+            for size, out, k, s, (lo, _), d in zip(
+                x.shape[2:], y.shape[2:], self.kernel, how["stride"], how["padding"],
+                how["dilation"], strict=True,
+            )
+        ]  # fmt: skip
+        self.few = self.inside < FEW
+        # The room for copies: x with zeros around it, y with its channels contiguous.
+        self.around = [
+            (max(0, -line.at(0, 0)), max(0, line.at(line.count - 1, k - 1) + 1 - line.size))
+            for line, k in zip(self.lines, self.kernel, strict=True)
+        ]
+        self.room = tuple(
+            line.size + lo + hi for line, (lo, hi) in zip(self.lines, self.around, strict=True)
+        )
+        self.halo = self.few and any(lo or hi for lo, hi in self.around)
+        item = x.dtype.itemsize
+        self.x_bytes = -(-self.inside * math.prod(self.room) * item // 64) * 64 * self.halo
+        self.width = padded(min(SPLIT, self.outside), item)
+        self.scratch = self.x_bytes + math.prod(y.shape[2:]) * self.width * item
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        _Emitter(self, module, name, buffers).emit()
+
+
+class _Emitter:
+    def __init__(self, kernel: WeightSums, module: Module, name: str, buffers: Buffers):
+        self.k, self.module, self.name = kernel, module, name
+        self.type, self.lanes = type_of(kernel.x.dtype), module.target.lanes(kernel.x.dtype)
+        self.x, self.y, self.sums = (buffers[v] for v in (kernel.x, kernel.y, kernel.sums))
+        self.copies_y = self.y.strides[1] != 1 or kernel.outside % self.lanes != 0
+        self.written: dict[object, str] = {}
+
+    def emit(self) -> None:
+        k, n = self.k, self.k.x.shape[0]
+        f = Function(self.module, self.name, PARAMETERS)
+        x, y, sums = (b.pointer(f) for b in (self.x, self.y, self.sums))
+        if k.halo:
+            self._clear(f, f.arg("scratch"), k.x_bytes // k.x.dtype.itemsize)
+        with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
+            block, group, part = unravel(f, unit.index, (k.blocks, k.groups, k.split))
+            first = f.udiv(f.mul(block, n), k.blocks)
+            last = f.udiv(f.mul(f.add(block, 1), n), k.blocks)
+            into = f.add(f.mul(block, self.sums.strides[0]), f.mul(group, self.sums.strides[1]))
+            into = move(f, sums, f.add(into, f.mul(part, SPLIT)), self.type)
+            xg = move(f, x, f.mul(group, k.inside * self.x.strides[1]), self.type)
+            yg = f.mul(f.add(f.mul(group, k.outside), f.mul(part, SPLIT)), self.y.strides[1])
+            yg = move(f, y, yg, self.type)
+            for number in range(k.split):
+                wide = min(SPLIT, k.outside - number * SPLIT)
+                if number and wide == SPLIT:
+                    continue  # as the first
+                alike = f.icmp("eq", part, number)
+                if wide == SPLIT:
+                    alike = f.icmp("slt", part, k.outside // SPLIT)
+                with f.when(alike):
+                    self._unit(f, xg, yg, into, first, last, wide)
+        f.finish()
+
+    def _clear(self, f: Function, at: Reg, count: int) -> None:
+        with f.loop(0, count // self.lanes * self.lanes, self.lanes) as i:
+            f.store(self._zero(f), move(f, at, i.index, self.type))
+        for rest in range(count // self.lanes * self.lanes, count):
+            f.store(f.zero(self.type), move(f, at, rest, self.type))
+
+    def _zero(self, f: Function) -> Reg:
+        return f.zero(f"<{self.lanes} x {self.type}>" if self.lanes > 1 else self.type)
+
+    def _unit(self, f, x: Reg, y: Reg, into: Reg, first: Reg, last: Reg, wide: int) -> None:
+        """One block of images into one block of `wide` output channels."""
+        k = self.k
+        rows = math.prod(k.kernel) * k.inside
+        with f.loop(0, rows, hint="clear") as row:
+            at = move(f, into, f.mul(row.index, k.row), self.type)
+            self._clear(f, at, -(-wide // self.lanes) * self.lanes)
+        with f.loop(first, last, hint="image") as image:
+            xn = move(f, x, f.mul(image.index, self.x.strides[0]), self.type)
+            yn = move(f, y, f.mul(image.index, self.y.strides[0]), self.type)
+            source = Image(xn, self.x.strides[1], self.x.strides[2:])
+            grads = Image(yn, self.y.strides[1], self.y.strides[2:])
+            if k.halo:
+                source = self._around(f, source)
+            if self.copies_y:
+                grads = self._copy_y(f, grads, wide)
+            for vectors in self._vectors(wide):
+                self._tiles(f, source, grads, into, *vectors)
+
+    def _vectors(self, wide: int) -> list[tuple[int, int]]:
+        """(first channel, vectors) of the blocks of output channels."""
+        most = self.module.target.tile[1]
+        return [(at * self.lanes, v) for at, v in pieces(-(-wide // self.lanes), most)]
+
+    def _around(self, f: Function, source: Image) -> Image:
+        """x copied into the scratch, zeros around it."""
+        k = self.k
+        strides = strides_of((k.inside, *k.room))
+        inside = sum(lo * s for (lo, _), s in zip(k.around, strides[1:], strict=True))
+        at = move(f, f.arg("scratch"), inside, self.type)
+        shape = (k.inside, *k.x.shape[2:])
+        copy_image(
+            f, self.type, self.lanes, shape, source.pointer, (source.channel, *source.spatial),
+            at, strides,
+        )  # fmt: skip
+        return Image(at, strides[0], strides[1:])
+
+    def _copy_y(self, f: Function, grads: Image, wide: int) -> Image:
+        """y copied into the scratch, channels contiguous up to a whole vector."""
+        k = self.k
+        spatial = k.y.shape[2:]
+        at = move(f, f.arg("scratch"), k.x_bytes // k.x.dtype.itemsize, self.type)
+        steps = tuple(s * k.width for s in strides_of(spatial))
+        whole = -(-wide // self.lanes) * self.lanes
+        if whole > wide:
+            with f.loop(0, math.prod(spatial), hint="zeros") as p:
+                tail = move(f, at, f.add(f.mul(p.index, k.width), whole - self.lanes), self.type)
+                f.store(self._zero(f), tail)
+        copy_image(
+            f, self.type, self.lanes, (wide, *spatial), grads.pointer,
+            (grads.channel, *grads.spatial), at, (1, *steps),
+        )  # fmt: skip
+        return Image(at, 1, steps)
+
+    def _tiles(self, f, x: Image, y: Image, into: Reg, channel: int, vectors: int) -> None:
+        k = self.k
+        rows, wide = self.module.target.tile
+        most = rows * wide // vectors
+        y_at = move(f, y.pointer, channel, self.type)
+        into = move(f, into, channel, self.type)
+        taps = list(itertools.product(*map(range, k.kernel)))
+        if k.few:
+            everything = [(t, c) for t in range(len(taps)) for c in range(k.inside)]
+            counts = [line.count for line in k.lines]
+            for start, many in pieces(len(everything), most):
+                offsets = tuple(
+                    self._offset(x, taps[t]) + c * x.channel
+                    for t, c in everything[start : start + many]
+                )
+                function = self._tile(offsets, vectors, x, y)
+                at = move(f, into, start * k.row, self.type)
+                f.run(function, x.pointer, y_at, at, *map(_literal, counts))
+            return
+        cuts = pieces(k.inside, most)
+        for number, tap in enumerate(taps):
+            spans = [line.outputs(i) for line, i in zip(k.lines, tap, strict=True)]
+            if any(lo == hi for lo, hi in spans):
+                continue
+            starts = [lo for lo, _ in spans]
+            ox = self._offset(x, tap) + sum(
+                line.step * lo * s for line, lo, s in zip(k.lines, starts, x.spatial, strict=True)
+            )
+            oy = sum(lo * s for lo, s in zip(starts, y.spatial, strict=True))
+            for start, many in cuts:
+                offsets = tuple(c * x.channel for c in range(many))
+                function = self._tile(offsets, vectors, x, y)
+                f.run(
+                    function,
+                    move(f, x.pointer, ox + start * x.channel, self.type),
+                    move(f, y_at, oy, self.type),
+                    move(f, into, (number * k.inside + start) * k.row, self.type),
+                    *(_literal(hi - lo) for lo, hi in spans),
+                )
+
+    def _offset(self, x: Image, tap: tuple[int, ...]) -> int:
+        return sum(
+            line.at(0, i) * s for line, i, s in zip(self.k.lines, tap, x.spatial, strict=True)
+        )
+
+    def _tile(self, offsets: tuple[int, ...], vectors: int, x: Image, y: Image) -> str:
+        """The function that adds one image to a tile; its name."""
+        key = (offsets, vectors, x.spatial, y.spatial)
+        if key in self.written:
+            return self.written[key]
+        name = self.written[key] = f"{self.name}.tile{len(self.written)}"
+        counts = [f"i64 %n{axis}" for axis in range(len(self.k.lines))]
+        f = Function(
+            self.module, name,
+            ", ".join(["ptr noalias %x", "ptr noalias %y", "ptr noalias %w", *counts]),
+        )  # fmt: skip
+        columns = tuple(v * self.lanes for v in range(vectors))
+        tile = Registers(self.type, self.lanes, offsets, columns, self.lanes)
+        sums = read(f, tile, f.arg("w"), self.k.row)
+        levels = [
+            Level(1 if line.count == 1 else f.arg(f"n{axis}"), line.step * sx, sy)
+            for axis, (line, sx, sy) in enumerate(
+                zip(self.k.lines, x.spatial, y.spatial, strict=True)
+            )
+        ]
+        sums = contract(f, tile, f.arg("x"), f.arg("y"), levels, sums)
+        write(f, tile, sums, f.arg("w"), self.k.row)
+        f.finish()
+        return name
+
+
+def _literal(n: int) -> Reg:
+    return Reg(str(n), "i64")
+
+
+class WeightTotal(Kernel):
+    """The sum of the partial sums, in the order of the blocks, as the weight lies."""
+
+    family = "conv_weight_total"
+
+    def __init__(self, op: Op, sums: Value, inside: int, outside: int, turned: bool = False):
+        self.op, self.sums, self.ops = op, sums, ()
+        self.reads, self.writes = (sums,), (op.output,)
+        self.inside, self.outside = inside, outside
+        self.units = math.prod(sums.shape[1:-1])
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        f = Function(module, name, PARAMETERS)
+        dw, sums = buffers[self.op.output], buffers[self.sums]
+        type, lanes = type_of(self.sums.dtype), module.target.lanes(self.sums.dtype)
+        source, target = sums.pointer(f), dw.pointer(f)
+        o, c, *taps = dw.strides
+        groups, *kernel, inside, row = self.sums.shape[1:]
+        with f.loop(f.arg("lo"), f.arg("hi"), hint="row") as unit:
+            group, *tap, channel = unravel(f, unit.index, (groups, *kernel, inside))
+            at = f.add(f.mul(group, self.outside * o), f.mul(channel, c))
+            for index, step in zip(tap, taps, strict=True):
+                at = f.add(at, f.mul(index, step))
+            y = move(f, target, at, type)
+            x = move(f, source, f.mul(unit.index, row), type)
+            for start, count in [
+                (s, min(lanes, self.outside - s)) for s in range(0, self.outside, lanes)
+            ]:
+                here = move(f, x, start, type)
+                total = load_lanes(f, here, type, lanes)
+                with f.loop(1, self.sums.shape[0], carry=[total], hint="block") as block:
+                    more = move(f, here, f.mul(block.index, sums.strides[0]), type)
+                    block.next = [f.fadd(block.carried[0], load_lanes(f, more, type, lanes))]
+                store_lanes(f, block.results[0], move(f, y, start * o, type), type, o, count)
+        f.finish()
+
+
+def partial_sums(op: Op) -> list[Kernel]:
+    """The kernels of a `conv_weight`."""
+    sums = WeightSums(op)
+    return [sums, WeightTotal(op, sums.sums, sums.inside, sums.outside)]

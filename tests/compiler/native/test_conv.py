@@ -1,0 +1,155 @@
+"""Native convolutions in three directions, against the definition in float64."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+from harness import run_kernels
+
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native import conv
+from chainrule.compiler.native.target import host
+from chainrule.errors import ArgumentError
+from chainrule.graph import Spec
+from chainrule.primitives import convolution
+
+Array = np.ndarray[Any, Any]
+How = dict[str, Any]
+
+
+def available(name: str) -> bool:
+    try:
+        host(name)
+    except ArgumentError:
+        return False
+    return True
+
+
+TARGETS = [name for name in ("avx512", "avx2", "plain") if available(name)]
+
+
+def how(stride: Any, padding: Any, dilation: Any, groups: int = 1) -> How:
+    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+def same(n: int, k: int, groups: int = 1, stride: int = 1) -> How:
+    return how((stride,) * n, ((k // 2, k // 2),) * n, (1,) * n, groups)
+
+
+# (N, C, *spatial), (O, C / groups, *kernel)
+CASES = {
+    "1d": ((2, 2, 5), (3, 2, 3), how((1,), ((0, 0),), (1,))),
+    "1d-groups": ((1, 2, 6), (2, 1, 2), how((2,), ((1, 2),), (2,), groups=2)),
+    "2d-lopsided": ((1, 2, 4, 3), (1, 2, 2, 3), how((1, 1), ((0, 0), (1, 1)), (1, 1))),
+    "multiplier": ((1, 2, 5, 4), (4, 1, 2, 2), how((2, 1), ((1, 0), (0, 2)), (1, 2), groups=2)),
+    "3d": ((1, 1, 3, 2, 3), (2, 1, 2, 1, 2), how((1, 2, 1), ((0, 0), (0, 1), (1, 0)), (2, 1, 1))),
+    "3d-wide": ((2, 5, 4, 5, 6), (7, 5, 3, 2, 3), same(3, 3)),
+    "resnet": ((2, 16, 8, 8), (16, 16, 3, 3), same(2, 3)),
+    "resnet-down": ((2, 16, 9, 8), (32, 16, 3, 3), same(2, 3, stride=2)),
+    "shortcut": ((2, 16, 8, 8), (32, 16, 1, 1), how((2, 2), ((0, 0),) * 2, (1, 1))),
+    "pointwise": ((4, 35, 3, 2), (33, 35, 1, 1), how((1, 1), ((0, 0),) * 2, (1, 1))),
+    "first": ((2, 3, 9, 33), (16, 3, 3, 3), same(2, 3)),
+    "lenet": ((3, 1, 12, 28), (6, 1, 5, 5), same(2, 5)),
+    "lenet2": ((3, 6, 14, 14), (16, 6, 5, 5), how((1, 1), ((0, 0),) * 2, (1, 1))),
+    "depthwise": ((2, 20, 6, 7), (20, 1, 3, 3), same(2, 3, groups=20)),
+    "depthwise-down": ((2, 19, 6, 17), (19, 1, 3, 5), how((2, 3), ((1, 1), (4, 0)), (1, 2), 19)),
+    "grouped": ((2, 12, 5, 6), (18, 6, 3, 3), same(2, 3, groups=2)),
+    "far": ((1, 3, 4, 40), (5, 3, 2, 3), how((3, 2), ((2, 5), (9, 7)), (2, 4))),
+    "sparse": ((1, 2, 7, 9), (3, 2, 1, 2), how((3, 4), ((0, 0), (0, 1)), (1, 1))),
+    "small": ((6, 9, 2, 2), (17, 9, 3, 3), same(2, 3)),
+}  # fmt: skip
+
+
+def taps(x: Array, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    """For each tap of the kernel the inputs under it, (N, groups, C / groups, *out), as views of
+    the padded x, which comes first."""
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    split = padded.reshape(x.shape[0], groups, w_shape[1], *padded.shape[2:])
+    out = [
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(padded.shape[2:], w_shape[2:], stride, dilation, strict=True)
+    ]
+    places = {}
+    for tap in product(*map(range, w_shape[2:])):
+        places[tap] = split[(
+            ..., *(slice(t * d, t * d + (m - 1) * s + 1, s)
+                   for t, d, s, m in zip(tap, dilation, stride, out, strict=True))
+        )]  # fmt: skip
+    return padded, out, places
+
+
+def forward(x: Array, w: Array, **rest: Any) -> Array:
+    groups = rest["groups"]
+    _, out, places = taps(x, w.shape, **rest)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, *out))
+    split = w.reshape(groups, -1, *w.shape[1:])
+    for tap, inside in places.items():
+        y += np.einsum("ngc...,goc->ngo...", inside, split[(..., *tap)])
+    return y.reshape(x.shape[0], w.shape[0], *out)
+
+
+def backward(x: Array, w: Array, y: Array, **rest: Any) -> tuple[Array, Array]:
+    """The adjoints: in x, and in w."""
+    groups, dw = rest["groups"], np.zeros(w.shape)
+    split = w.reshape(groups, -1, *w.shape[1:])
+    dsplit = dw.reshape(split.shape)
+    grouped = y.reshape(y.shape[0], groups, -1, *y.shape[2:])
+    _, _, values = taps(x, w.shape, **rest)
+    dx, _, places = taps(np.zeros(x.shape), w.shape, **rest)
+    for tap, place in places.items():
+        place += np.einsum("ngo...,goc->ngc...", grouped, split[(..., *tap)])
+        dsplit[(..., *tap)] = np.einsum(
+            "ngop,ngcp->goc",
+            *(a.reshape(*a.shape[:3], prod(a.shape[3:])) for a in (grouped, values[tap])),
+        )
+    inside = (slice(lo, lo + n) for n, (lo, _) in zip(x.shape[2:], rest["padding"], strict=True))
+    return dx[(slice(None), slice(None), *inside)], dw
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    _, c, *spatial = shape
+    steps = [c]
+    for size in reversed(spatial):
+        steps.append(steps[-1] * size)
+    *inner, image = steps
+    return (image, 1, *reversed(inner))
+
+
+def value(a: Array) -> Value:
+    return Value(Spec(a.shape, a.dtype))
+
+
+def check(op: Op, arrays: Any, expected: Array, target: str, last: bool) -> None:
+    values = dict(zip(op.inputs, arrays, strict=True))
+    images = [v for v, role in zip((*op.inputs, op.output), ROLES[op.name], strict=True) if role]
+    strides = {v: channels_last(v.shape) for v in images} if last else {}
+    out = run_kernels(conv.kernels(op), values, strides, host(target))[op.output]
+    rtol, atol = (2e-6, 3e-5) if op.output.dtype == np.float32 else (1e-14, 5e-14)
+    np.testing.assert_allclose(out, expected, rtol=rtol, atol=atol)
+
+
+ROLES = {"conv": (1, 0, 1), "conv_input": (1, 0, 1), "conv_weight": (1, 1, 0)}
+"""Which of an operation's values are images."""
+
+
+@pytest.mark.parametrize("last", (False, True), ids=("planes", "channels_last"))
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_three_directions(case: str, target: str, dtype: str, last: bool) -> None:
+    x_shape, w_shape, params = CASES[case]
+    rng = np.random.default_rng(7)
+    x, w = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
+    wide = [a.astype("float64") for a in (x, w)]
+    expected = forward(*wide, **params)
+    y = rng.standard_normal(expected.shape).astype(dtype)
+    dx, dw = backward(*wide, y.astype("float64"), **params)
+    a, b, c = map(value, (x, w, y))
+    check(Op(convolution.conv, [a, b], params), (x, w), expected, target, last)
+    spatial, kernel = {"spatial": x_shape[2:]}, {"kernel": w_shape[2:]}
+    check(Op(convolution.conv_input, [c, b], {**params, **spatial}), (y, w), dx, target, last)
+    check(Op(convolution.conv_weight, [a, c], {**params, **kernel}), (x, y), dw, target, last)
