@@ -58,6 +58,20 @@ class GPT(nn.Module):
         return self.head(self.norm(self.blocks(z)))
 
 
+class Attention(nn.Module):
+    """A projection to queries, keys and values, and causal attention."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads, self.qkv = heads, nn.Linear(width, 3 * width)
+
+    def forward(self, x: Any) -> Any:
+        n, t, d = x.shape
+        qkv = self.qkv(x).reshape((n, t, 3, self.heads, d // self.heads))
+        q, k, v = (qkv[:, :, i].permute_dims((0, 2, 1, 3)) for i in range(3))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 def mobilenet(channels: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
@@ -90,6 +104,12 @@ def model_of(workload: Workload) -> nn.Module:
             return GPT(workload.tokens, workload.shape[1], **sizes)
         case "mobilenet":
             return mobilenet(**sizes)
+        case "attention":
+            return Attention(workload.shape[-1], **sizes)
+        case "mlp_deep":
+            layers = [nn.Linear(sizes["width"], sizes["width"]) for _ in range(sizes["depth"])]
+            pairs = [m for layer in layers for m in (layer, nn.ReLU())]
+            return nn.Sequential(*pairs, nn.Linear(sizes["width"], workload.classes))
     raise ValueError(workload.model)
 
 

@@ -183,8 +183,9 @@ def _build(
     worker: Worker, workload: Workload, settings: Settings, weights: str | None, dtype: str
 ) -> dict[str, Any]:
     return worker.ask(
-        build=workload.name, contestant=worker.contestant, variant=worker.variant,
-        threads=settings.threads, weights=weights, dtype=dtype,
+        build=workload.name, shape=workload.shape, sizes=workload.sizes,
+        contestant=worker.contestant, variant=worker.variant, threads=settings.threads,
+        weights=weights, dtype=dtype,
     )  # fmt: skip
 
 

@@ -105,18 +105,34 @@ def gru_cell(w: Weights, state: Any, projected: Any) -> Any:
     return ((1 - z) * n + z * h,)
 
 
+def attend(qkv: Any, heads: int) -> Any:
+    """Causal attention of (n, t, 3 d) queries, keys and values; (n, heads, t, d / heads)."""
+    n, t, d = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = jnp.moveaxis(qkv.reshape(n, t, 3, heads, d // heads), 2, 0)
+    scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (d // heads) ** 0.5
+    p = nn.softmax(jnp.where(jnp.tril(jnp.ones((t, t), bool)), scores, -jnp.inf), axis=-1)
+    return jnp.einsum("nhqk,nkhd->nhqd", p, v)
+
+
+def attention(w: Weights, new: Weights, x: Any, workload: Workload) -> Any:
+    return attend(dense(w, "qkv", x), workload.sizes["heads"])
+
+
+def mlp_deep(w: Weights, new: Weights, x: Any, workload: Workload) -> Any:
+    depth = workload.sizes["depth"]
+    for i in range(depth):
+        x = nn.relu(dense(w, f"{2 * i}", x))
+    return dense(w, f"{2 * depth}", x)
+
+
 def gpt(w: Weights, new: Weights, x: Any, workload: Workload) -> Any:
     heads = workload.sizes["heads"]
     z = w["token.weight"][x] + w["position.weight"][: x.shape[1]]
     n, t, d = z.shape
-    mask = jnp.tril(jnp.ones((t, t), bool))
     for i in range(workload.sizes["depth"]):
         name = f"blocks.{i}"
         qkv = dense(w, f"{name}.qkv", layer_norm(w, f"{name}.norm1", z))
-        q, k, v = jnp.moveaxis(qkv.reshape(n, t, 3, heads, d // heads), 2, 0)
-        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (d // heads) ** 0.5
-        p = nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
-        a = jnp.einsum("nhqk,nkhd->nqhd", p, v).reshape(n, t, d)
+        a = attend(qkv, heads).swapaxes(1, 2).reshape(n, t, d)
         z = z + dense(w, f"{name}.out", a)
         up = dense(w, f"{name}.up", layer_norm(w, f"{name}.norm2", z))
         z = z + dense(w, f"{name}.down", nn.gelu(up, approximate=False))
@@ -132,7 +148,7 @@ def mobilenet(w: Weights, new: Weights, x: Any, workload: Workload) -> Any:
 MODELS: dict[str, Callable[..., Any]] = {
     "mlp_digits": mlp(nn.sigmoid), "mlp_wide": mlp(nn.relu), "lenet": lenet, "resnet20": resnet20,
     "lstm": recurrent(lstm_cell, 2), "gru": recurrent(gru_cell, 1), "gpt": gpt,
-    "mobilenet": mobilenet,
+    "mobilenet": mobilenet, "attention": attention, "mlp_deep": mlp_deep,
 }  # fmt: skip
 
 

@@ -52,6 +52,18 @@ class GPT(nn.Module):
         return self.head(self.norm(self.blocks(z)))
 
 
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads, self.qkv = heads, nn.Linear(width, 3 * width)
+
+    def forward(self, x: Any) -> Any:
+        n, t, d = x.shape
+        qkv = self.qkv(x).view(n, t, 3, self.heads, d // self.heads)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +138,12 @@ def model_of(workload: Workload) -> Any:
                 nn.Conv2d(c, c, 3, padding=1, groups=c, bias=False), nn.BatchNorm2d(c), nn.ReLU(),
                 nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(),
             )  # fmt: skip
+        case "attention":
+            return Attention(workload.shape[-1], **sizes)
+        case "mlp_deep":
+            layers = [nn.Linear(sizes["width"], sizes["width"]) for _ in range(sizes["depth"])]
+            pairs = [m for layer in layers for m in (layer, nn.ReLU())]
+            return nn.Sequential(*pairs, nn.Linear(sizes["width"], workload.classes))
     raise ValueError(workload.model)
 
 

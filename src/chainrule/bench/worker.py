@@ -55,10 +55,10 @@ class Contestant:
     step: Callable[[], Any]
 
     def build(self, request: dict[str, Any]) -> dict[str, Any]:
-        from chainrule.bench.workloads import WORKLOADS
+        from chainrule.bench.workloads import named
         from chainrule.serialize import load
 
-        workload = WORKLOADS[request["build"]]
+        workload = named(request["build"], request["shape"], request["sizes"])
         module = importlib.import_module(f"chainrule.bench.{MODULES[request['contestant']]}")
         if request["contestant"] == "torch":
             module.torch.set_num_threads(request["threads"])

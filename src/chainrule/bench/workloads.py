@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,27 @@ WORKLOADS: dict[str, Workload] = {
     row.name: row
     for row in [*(_gemm(*s, layout) for s in _SHAPES for layout in ("NN", "TN", "NT")), *_ROWS]
 }
+
+STUDIED: dict[str, Workload] = {
+    row.name: row
+    for row in (
+        Workload(
+            "mlp-deep", "dense layers of 128 units, ReLU, batch 64, SGD", "mlp_deep", (64, 128), 1,
+            ("sgd", {"lr": 0.01}), sizes=dict(depth=8, width=128),
+        ),
+        Workload(
+            "attention", "causal attention, 4 heads of 32, forward and backward", "attention",
+            (1, 256, 128), 1, classes=0, sizes=dict(heads=4),
+        ),
+    )
+}  # fmt: skip
+"""Workloads of the studies alone: cost by depth, and by length."""
+
+
+def named(name: str, shape: Sequence[int], sizes: dict[str, int]) -> Workload:
+    """A workload by name, with another shape and other sizes."""
+    found = WORKLOADS[name] if name in WORKLOADS else STUDIED[name]
+    return replace(found, shape=tuple(shape), sizes=dict(sizes))
 
 
 def variants(workload: Workload, peer: str) -> list[str]:

@@ -16,10 +16,11 @@ import typer
 from typer import Option
 
 from chainrule import bench as benchmark
-from chainrule.bench import report, workloads
+from chainrule.bench import report, studies, workloads
 from chainrule.bench.run import available_threads, installed
+from chainrule.bench.studies import STUDIES
 from chainrule.cli.tables import print_table
-from chainrule.errors import ArgumentError
+from chainrule.errors import ArgumentError, unknown_name
 from chainrule.files import atomic_write
 
 
@@ -37,6 +38,9 @@ def bench(
         str, Option(help="torch, jax, numpy; those installed run.")
     ] = "torch,jax,numpy",
     burn: Annotated[bool, Option("--burn", help="Keep one processor busy meanwhile.")] = False,
+    study: Annotated[
+        str | None, Option(help=f"In place of the rows, how cost grows: {', '.join(STUDIES)}.")
+    ] = None,
     output: Annotated[Path | None, Option("--json", help="Write the run as JSON.")] = None,
     page: Annotated[Path | None, Option(help="Write the run as a page of Markdown.")] = None,
 ) -> int:
@@ -49,6 +53,8 @@ def bench(
         raise ArgumentError(f"--threads {threads}: this process may use {available} processor(s).")
     wanted = tuple(x.strip() for x in peers.split(",") if x.strip())
     settings = benchmark.Settings(threads, rounds, seconds, wanted, burn)
+    if study is not None:
+        return _study(study, settings, output)
     records = []
     for workload in workloads.chosen(names or []):
         record = benchmark.measure(workload, settings, _progress)
@@ -68,6 +74,22 @@ def bench(
         atomic_write(output, json.dumps(run, indent=1))
     if page is not None:
         atomic_write(page, benchmark.page(run))
+    return 0
+
+
+def _study(name: str, settings: Any, output: Path | None) -> int:
+    if name not in STUDIES:
+        raise unknown_name("study", name, list(STUDIES))
+    records = studies.run_study(name, settings, _progress)
+    _progress("")
+    print_table(studies.COLUMNS, studies.study_rows(records))
+    if name == "contention":
+        print()
+        print_table(("workload", "contestant", "slowdown"), studies.slowdowns(records))
+    if output is not None:
+        atomic_write(
+            output, json.dumps({"settings": asdict(settings), "records": records}, indent=1)
+        )
     return 0
 
 
