@@ -1,0 +1,240 @@
+"""Bringing operands of a product into the order in which its tiles read them.
+
+A tile reads vectors of B along a row, so a panel of B, as wide as the tile, is laid out row after
+row: `panel[k, 0:width]`, zeros beyond the last column. Where B's rows are contiguous they are
+copied; where its columns are (`x @ W^T` with weights kept as (out, in)), square blocks, a vector
+long, are transposed in registers; any other strides go element by element. A panel has room for its
+depth rounded up to whole vectors.
+
+A is read number by number in whatever order it lies, but rows a multiple of a page apart fall on
+each other in the first-level cache; `copy_block` copies a block of it with padded strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from chainrule.compiler.native.microkernel import itemsize, lanes_in
+from chainrule.compiler.native.text import (
+    Function,
+    Int,
+    Module,
+    Reg,
+    element,
+    lanes_of,
+    vector,
+)
+
+
+class Panel(NamedTuple):
+    """A panel of B to be packed: its type, strides (elements) and width.
+
+    Attributes:
+        row_step, column_step: elements of B from one k, and from one column, to the next.
+        columns: how many there are; the panel is as wide as the vectors that hold them.
+        vectors: the panel's width in vectors.
+    """
+
+    type: str
+    row_step: int
+    column_step: int
+    columns: int
+    vectors: int
+
+
+def emit_pack(module: Module, name: str, panel: Panel) -> str:
+    """Write `void @name(ptr %from, ptr %to, i64 %depth)`: pack `depth` rows; returns the name."""
+    f = Function(module, name, "ptr noalias %from, ptr noalias %to, i64 %depth")
+    if panel.column_step == 1:
+        _pack_rows(f, panel)
+    elif panel.row_step == 1 and itemsize(panel.type) in (4, 8):
+        _pack_transposed(f, panel)
+    else:
+        _pack_elements(f, panel)
+    return f.finish()
+
+
+def _pack_rows(f: Function, panel: Panel) -> None:
+    lanes = lanes_in(f.target, panel.type)
+    with f.loop(0, f.arg("depth")) as k:
+        source = f.at(f.arg("from"), f.mul(k.index, panel.row_step), panel.type)
+        to = f.at(f.arg("to"), f.mul(k.index, panel.vectors * lanes), panel.type)
+        for j in range(panel.vectors):
+            count = min(lanes, panel.columns - j * lanes)
+            x = _load_first(f, f.at(source, j * lanes, panel.type), panel.type, count)
+            f.store(x, f.at(to, j * lanes, panel.type))
+
+
+def _load_first(f: Function, address: Reg, type: str, count: int) -> Reg:
+    """The first `count` elements of a vector, zeros after them."""
+    lanes = lanes_in(f.target, type)
+    if count <= 0:
+        return f.zero(vector(type, lanes))
+    if count >= lanes:
+        return f.load(address, vector(type, lanes))
+    bits = ", ".join(f"i1 {int(lane < count)}" for lane in range(lanes))
+    return f.load_masked(address, vector(type, lanes), Reg(f"<{bits}>", f"<{lanes} x i1>"))
+
+
+def _pack_elements(f: Function, panel: Panel) -> None:
+    lanes = lanes_in(f.target, panel.type)
+    width = panel.vectors * lanes
+    with f.loop(0, f.arg("depth")) as k:
+        source = f.at(f.arg("from"), f.mul(k.index, panel.row_step), panel.type)
+        to = f.at(f.arg("to"), f.mul(k.index, width), panel.type)
+        with f.loop(0, panel.columns) as j:
+            x = f.load(f.at(source, f.mul(j.index, panel.column_step), panel.type), panel.type)
+            f.store(x, f.at(to, j.index, panel.type))
+        for j in range(panel.columns, width):
+            f.store(f.zero(panel.type), f.at(to, j, panel.type))
+
+
+def _pack_transposed(f: Function, panel: Panel) -> None:
+    """Blocks of lanes by lanes; in the last one zeros stand beyond the depth."""
+    lanes = lanes_in(f.target, panel.type)
+    whole = f.sub(f.arg("depth"), f.urem(f.arg("depth"), lanes))
+    with f.loop(0, whole, lanes) as k:
+        _transpose_columns(f, panel, k.index, None)
+    rest = f.sub(f.arg("depth"), whole)
+    with f.when(f.icmp("sgt", rest, 0)):
+        _transpose_columns(f, panel, whole, rest)
+
+
+def _transpose_columns(f: Function, panel: Panel, k: Reg, depth: Reg | None) -> None:
+    lanes = lanes_in(f.target, panel.type)
+    type, width = vector(panel.type, lanes), panel.vectors * lanes
+    mask = None if depth is None else f.tail_mask(depth, lanes)
+    for j in range(panel.vectors):
+        block = []
+        for column in range(j * lanes, (j + 1) * lanes):
+            if column >= panel.columns:
+                block.append(f.zero(type))
+                continue
+            index = f.add(k, column * panel.column_step)
+            address = f.at(f.arg("from"), index, panel.type)
+            if mask is None:
+                block.append(f.load(address, type))
+            else:
+                block.append(f.load_masked(address, type, mask))
+        to = f.at(f.arg("to"), f.add(f.mul(k, width), j * lanes), panel.type)
+        for row, x in enumerate(transpose(f, block)):
+            f.store(x, f.at(to, row * width, panel.type))
+
+
+def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
+    """As many vectors as each has lanes, transposed in registers; elements of 4 or 8 bytes.
+
+    First within each 128-bit part, by interleaving neighbours (one cheap instruction each), then
+    the parts among each other.
+    """
+    lanes = len(rows)
+    inner = 16 // itemsize(element(rows[0].type))  # elements of 128 bits
+    blocks = [_transpose_parts(f, rows[i : i + inner]) for i in range(0, lanes, inner)]
+    result: list[Reg] = [rows[0]] * lanes
+    for c in range(inner):
+        for part, x in enumerate(_exchange(f, [block[c] for block in blocks], inner)):
+            result[part * inner + c] = x
+    return result
+
+
+def _transpose_parts(f: Function, rows: Sequence[Reg]) -> list[Reg]:
+    """Transpose the square of each 128-bit part of 2 or 4 vectors."""
+    if len(rows) == 2:
+        return list(_interleave(f, rows[0], rows[1], 1, 2))
+    low = _interleave(f, rows[0], rows[1], 1, 4)
+    high = _interleave(f, rows[2], rows[3], 1, 4)
+    return [*_interleave(f, low[0], high[0], 2, 4), *_interleave(f, low[1], high[1], 2, 4)]
+
+
+def _interleave(f: Function, x: Reg, y: Reg, run: int, part: int) -> tuple[Reg, Reg]:
+    """Runs of x and y in turn, from the lower and from the upper half of each part."""
+    lanes = lanes_of(x.type)
+    halves: list[list[int]] = [[], []]
+    for start in range(0, lanes, part):
+        for half in (0, 1):
+            first = start + half * part // 2
+            for i in range(first, first + part // 2, run):
+                halves[half] += [*range(i, i + run), *range(lanes + i, lanes + i + run)]
+    return f.shuffle(x, y, halves[0]), f.shuffle(x, y, halves[1])
+
+
+def _exchange(f: Function, xs: Sequence[Reg], inner: int) -> list[Reg]:
+    """Transpose a square of 128-bit parts: part p of vector g becomes part g of vector p."""
+    if len(xs) == 1:
+        return list(xs)
+
+    def parts(*numbers: int) -> list[int]:
+        return [p * inner + i for p in numbers for i in range(inner)]
+
+    if len(xs) == 2:
+        return [f.shuffle(xs[0], xs[1], parts(0, 2)), f.shuffle(xs[0], xs[1], parts(1, 3))]
+    even, odd = parts(0, 2, 4, 6), parts(1, 3, 5, 7)
+    a, b = f.shuffle(xs[0], xs[1], even), f.shuffle(xs[0], xs[1], odd)
+    c, d = f.shuffle(xs[2], xs[3], even), f.shuffle(xs[2], xs[3], odd)
+    return [
+        f.shuffle(a, c, even),
+        f.shuffle(b, d, even),
+        f.shuffle(a, c, odd),
+        f.shuffle(b, d, odd),
+    ]
+
+
+class Block(NamedTuple):
+    """A block of A in memory: the pointer to its first number and its strides (elements)."""
+
+    pointer: Reg
+    row_step: int
+    depth_step: int
+
+
+def padded(length: int, type: str) -> int:
+    """A stride of at least `length` that is no multiple of a large power of two."""
+    unit = 64 // itemsize(type)
+    whole = -(-length // unit) * unit
+    return whole + unit if whole % (4 * unit) == 0 else whole
+
+
+def copied_strides(row_step: int, depth_step: int, rows: int, depth: int, type: str) -> Block:
+    """The strides that `copy_block` gives a copy of at most `rows` by `depth` numbers."""
+    nowhere = Reg("null", "ptr")
+    if depth_step != 1 and row_step == 1:
+        return Block(nowhere, 1, padded(rows, type))
+    return Block(nowhere, padded(depth, type), 1)
+
+
+def copied_bytes(row_step: int, depth_step: int, rows: int, depth: int, type: str) -> int:
+    """How much memory the copy takes."""
+    block = copied_strides(row_step, depth_step, rows, depth, type)
+    return max(block.row_step * rows, block.depth_step * depth) * itemsize(type)
+
+
+def emit_copy(module: Module, name: str, type: str, source: tuple[int, int], to: Block) -> str:
+    """Write `void @name(ptr %from, ptr %to, i64 %rows, i64 %depth)`: copy a block; the name.
+
+    Arguments:
+        source: the strides of A by row and by depth.
+        to: those of the copy, from `copied_strides`.
+    """
+    f = Function(module, name, "ptr noalias %from, ptr noalias %to, i64 %rows, i64 %depth")
+    outer, inner = ("depth", "rows") if to.row_step == 1 else ("rows", "depth")
+    step = source if outer == "rows" else source[::-1]
+    far = to.row_step if outer == "rows" else to.depth_step
+    with f.loop(0, f.arg(outer)) as i:
+        origin = f.at(f.arg("from"), f.mul(i.index, step[0]), type)
+        target = f.at(f.arg("to"), f.mul(i.index, far), type)
+        _copy_run(f, origin, target, f.arg(inner), step[1], type)
+    return f.finish()
+
+
+def _copy_run(f: Function, source: Reg, to: Reg, count: Reg, step: int, type: str) -> None:
+    start: Int = 0
+    if step == 1:
+        lanes = lanes_in(f.target, type)
+        start = f.sub(count, f.urem(count, lanes))
+        with f.loop(0, start, lanes) as i:
+            x = f.load(f.at(source, i.index, type), vector(type, lanes))
+            f.store(x, f.at(to, i.index, type))
+    with f.loop(start, count) as i:
+        x = f.load(f.at(source, f.mul(i.index, step), type), type)
+        f.store(x, f.at(to, i.index, type))
