@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chainrule.compiler.native.target import Target
@@ -47,12 +47,20 @@ class Library:
     _jit: Any = None
     _made = 0
 
-    def __init__(self, code: bytes, names: Iterable[str], target: Target):
+    def __init__(
+        self,
+        code: bytes,
+        names: Iterable[str],
+        target: Target,
+        imports: Mapping[str, int] | None = None,
+    ):
         llvm = require("llvmlite.binding", extra="full")
         if Library._jit is None:
             Library._jit = llvm.create_lljit_compiler(machine(target))
         Library._made += 1
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        for name, address in (imports or {}).items():
+            builder.import_symbol(name, address)
         names = list(names)
         for name in names:
             builder.export_symbol(name)

@@ -14,21 +14,47 @@ program can be kept on disk as JSON beside its code and never needs to be unpick
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import json
+import signal
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import Library
 from chainrule.compiler.native.kernel import ARENA, CONSTANTS, Buffer
+from chainrule.compiler.native.runtime_job import Job, Piece
+from chainrule.compiler.native.runtime_tables import (
+    HostCall,
+    Label,
+    Phase,
+    Place,
+    Tables,
+    Task,
+)
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Module
 from chainrule.errors import ChainruleError
 from chainrule.graph import Array
+
+__all__ = [
+    "KERNELS",
+    "HostCall",
+    "Label",
+    "Phase",
+    "Place",
+    "Program",
+    "ProgramError",
+    "Tables",
+    "Task",
+    "empty",
+    "export_kernels",
+    "memory",
+]
 
 KERNELS = "chainrule_kernels"
 """The one symbol that a program's object code exports: the addresses of its kernels, in order."""
@@ -36,123 +62,59 @@ KERNELS = "chainrule_kernels"
 ALIGNMENT = 64
 LARGE = 4 << 20  # from here on memory is aligned so that large pages can serve it
 
+SHORT = 1e6
+"""Nanoseconds: what takes less keeps Python's lock, or another thread could take it for 5 ms."""
+LONG = 2e8
+"""Nanoseconds: what takes longer can be broken off between two phases."""
+SLICE = 50_000_000
+"""Nanoseconds after which a long run looks for signals."""
+
 
 class ProgramError(ChainruleError, RuntimeError):
     """A program that cannot be run as it was asked to."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One kernel in a phase.
+class Segment:
+    """Phases between two host calls: a job, whether it writes state, whether it is short."""
 
-    Attributes:
-        kernel: its position in the table of kernels.
-        units: how many units of work it has.
-        cost: what all of them take on one thread, in nanoseconds, as far as can be told.
-        chunk: how many units a thread takes at a time; 0 lets the runtime choose by the cost.
-    """
+    def __init__(self, job: Job, commits: bool):
+        self.job, self.commits = job, commits
+        self.short = job.cost < SHORT
+        self._least, self._trials = float("inf"), 8
 
-    kernel: int
-    units: int
-    cost: float = 0.0
-    chunk: int = 0
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Kernels of which none reads what another one writes.
-
-    Attributes:
-        tasks: the kernels.
-        commits: whether one of them writes state (an input that an output replaces). From the first
-            such phase on a step is not broken off any more, so that state is never half new.
-    """
-
-    tasks: tuple[Task, ...]
-    commits: bool = False
+    def took(self, seconds: float) -> None:
+        """Learn from the first runs: what is short keeps Python's lock."""
+        if self._trials:
+            self._trials -= 1
+            self._least = min(self._least, seconds)
+            if not self._trials:
+                self.short = self._least * 1e9 < SHORT
 
 
-@dataclass(frozen=True)
-class HostCall:
-    """A call of Python on the program's buffers; `number` is its position in `hosts`."""
-
-    number: int
-    commits: bool = False
-
-
-@dataclass(frozen=True)
-class Place:
-    """An input or output: its entry in the table of pointers, and what lies there (row-major)."""
-
-    slot: int
-    shape: tuple[int, ...]
-    dtype: str
+def _host_commits(steps: Sequence[Phase | HostCall]) -> bool:
+    """Whether Python runs when state is already half written."""
+    seen = False
+    for step in steps:
+        seen = seen or step.commits
+        if seen and isinstance(step, HostCall):
+            return True
+    return False
 
 
-@dataclass(frozen=True)
-class Label:
-    """What a kernel is, for the profile."""
-
-    name: str
-    family: str = ""
-    flops: int = 0
-    bytes: int = 0
-
-
-@dataclass
-class Tables:
-    """How to run a program: numbers and strings only.
-
-    Attributes:
-        steps: phases and host calls, in order.
-        inputs, outputs: where they are bound. An output whose slot is an input's replaces it.
-        arena, scratch: bytes of the arena, and of each thread's own memory.
-        kernels: a label for each kernel, in the order of the table of kernels.
-        status: None, or the offset in the arena of an int64 that is 0 when the program starts and
-            that a kernel may set to the number of a check that failed (1, 2, ...): the program then
-            ends after that phase, and `run` raises what `failed(number)` gives.
-        notes: whatever else the compiler wants to find again beside a cached program.
-    """
-
-    steps: list[Phase | HostCall]
-    inputs: list[Place]
-    outputs: list[Place]
-    arena: int = 0
-    scratch: int = 0
-    kernels: list[Label] = field(default_factory=list)
-    status: int | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def slots(self) -> int:
-        """Entries in the table of pointers."""
-        return 1 + max([CONSTANTS, *(p.slot for p in (*self.inputs, *self.outputs))])
-
-    def to_json(self) -> str:
-        record = asdict(self)
-        record["steps"] = [
-            {"host": s.number, "commits": s.commits}
-            if isinstance(s, HostCall)
-            else {"tasks": [list(asdict(t).values()) for t in s.tasks], "commits": s.commits}
-            for s in self.steps
-        ]
-        return json.dumps(record, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Tables:
-        record = json.loads(text)
-        places = {
-            side: [Place(p["slot"], tuple(p["shape"]), p["dtype"]) for p in record[side]]
-            for side in ("inputs", "outputs")
-        }
-        steps: list[Phase | HostCall] = [
-            HostCall(s["host"], s["commits"])
-            if "host" in s
-            else Phase(tuple(Task(*t) for t in s["tasks"]), s["commits"])
-            for s in record["steps"]
-        ]
-        kernels = [Label(**k) for k in record["kernels"]]
-        return cls(**{**record, **places, "steps": steps, "kernels": kernels})
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    before = signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[-1])
 
 
 def export_kernels(module: Module, names: Sequence[str]) -> None:
@@ -226,7 +188,50 @@ class Program:
         self.constants[: len(constants)] = np.frombuffer(constants, np.uint8)
         self.bind(ARENA, self.arena)
         self.bind(CONSTANTS, self.constants)
-        self._scratch = memory(tables.scratch)
+        self._status: Array | None = None
+        if tables.status is not None:
+            self._status = self.arena[tables.status :][:8].view(np.int64)
+        self._parts = self._segments()
+        self._host_commits = _host_commits(tables.steps)
+        self._pool: runtime.Pool | None = None
+        self._unfinished: Segment | None = None
+        runtime.programs.add(self)
+
+    def _segments(self) -> list[Segment | int]:
+        """Consecutive phases as one job each; between them the numbers of host calls."""
+        parts: list[Segment | int] = []
+        phases: list[list[Piece]] = []
+        commits = False
+        long = sum(
+            self._cost(t) for s in self.tables.steps if isinstance(s, Phase) for t in s.tasks
+        )
+
+        def cut() -> None:
+            if phases:
+                parts.append(Segment(Job(phases, len(self.tables.kernels)), commits))
+            phases.clear()
+
+        for step in self.tables.steps:
+            if isinstance(step, HostCall):
+                cut()
+                parts.append(step.number)
+            else:
+                # What takes long should be free to be broken off until it begins to write state.
+                if step.commits and not commits and long > LONG:
+                    cut()
+                phases.append([self._piece(task) for task in step.tasks])
+            commits = commits or step.commits
+        cut()
+        return parts
+
+    def _piece(self, task: Task) -> Piece:
+        address = self._kernels[task.kernel]
+        return Piece(address, task.units, self._cost(task), task.chunk, task.kernel)
+
+    def _cost(self, task: Task) -> float:
+        """Nanoseconds on one thread; where the tables do not say, 50 GFLOP/s and 10 GB/s."""
+        label = self.tables.kernels[task.kernel]
+        return task.cost or 200 + max(label.flops / 50, label.bytes / 10)
 
     # --- binding ----------------------------------------------------------------------------------
 
@@ -313,27 +318,74 @@ class Program:
             self._call()
 
     def _call(self) -> None:
-        kind = ctypes.CFUNCTYPE(
-            None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-        )
-        status = self._status()
-        for step in self.tables.steps:
-            if isinstance(step, HostCall):
-                self._hosts[step.number](self)
-                continue
-            for task in step.tasks:
-                kind(self._kernels[task.kernel])(
-                    ctypes.addressof(self._table), 0, task.units, self._scratch.ctypes.data
-                )
-            if status is not None and status[0]:
-                raise self._failure(int(status[0]))
+        if self._pool is None or self._pool is not runtime.current() or self._unfinished:
+            self._prepare()
+        if self._status is not None:
+            self._status[0] = 0
+        if self._host_commits:
+            with uninterrupted():
+                self._run_parts()
+        else:
+            self._run_parts()
 
-    def _status(self) -> Array | None:
-        if self.tables.status is None:
-            return None
-        status = self.arena[self.tables.status :][:8].view(np.int64)
-        status[0] = 0
-        return status
+    def _run_parts(self) -> None:
+        for part in self._parts:
+            if not isinstance(part, Segment):
+                self._hosts[part](self)
+            elif part.short:
+                self._enter_keeping_lock(self._pool_address, part.job.address, 0)
+            else:
+                self._run_long(part)
+            if self._status is not None and self._status[0]:
+                raise self._failure(int(self._status[0]))
+
+    def _run_long(self, segment: Segment) -> None:
+        """Run a segment without Python's lock, in slices, and look for signals in between."""
+        start = time.perf_counter()
+        self._unfinished = segment
+        try:
+            while self._enter(self._pool_address, segment.job.address, SLICE):
+                pass
+        except BaseException:
+            self._finish()
+            raise
+        self._unfinished = None
+        segment.took(time.perf_counter() - start)
+
+    def _finish(self) -> None:
+        """Bring a segment to its end that was interrupted; if it writes no state, at once."""
+        segment = self._unfinished
+        if segment is None:
+            return
+        if segment.job.running:
+            if not segment.commits:
+                segment.job.stop()
+            self._enter(self._pool_address, segment.job.address, 0)
+        self._unfinished = self._pool = None  # the next run makes everything ready again
+
+    def _prepare(self) -> None:
+        """Make the jobs ready for the pool that there is now."""
+        self._finish()
+        pool = self._pool = runtime.pool()
+        self._enter, self._enter_keeping_lock = pool.native.enter, pool.native.enter_keeping_lock
+        self._pool_address = pool.address
+        stride = -(-max(self.tables.scratch, 1) // 128) * 128  # no two threads' share a line
+        self._scratch = memory(stride * pool.threads)
+        status = 0 if self._status is None else self._status.ctypes.data
+        table, scratch = ctypes.addressof(self._table), self._scratch.ctypes.data
+        for part in self._parts:
+            if isinstance(part, Segment):
+                part.job.prepare(table, scratch, stride, status, pool.threads)
+
+    def reset(self) -> None:
+        """In the child of a fork: whoever had the lock, and the threads, are not here."""
+        self._lock = threading.Lock()
+        self._pool = self._unfinished = None
+
+    def __del__(self) -> None:
+        # Interrupted twice within microseconds, it may still be running.
+        if getattr(self, "_unfinished", None) is not None:
+            self._finish()
 
     def _failure(self, number: int) -> Exception:
         if self._failed is None:
