@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from chainrule.compiler.native.kernel import PARAMETERS
-from chainrule.compiler.native.text import Function, Int, Module, Reg, i64, lanes_of, vector
+from chainrule.compiler.native.text import Function, Int, Reg, i64, lanes_of, vector
 
 NAMES = {"float32": "float", "float64": "double"}
 
@@ -17,18 +15,6 @@ def type_of(dtype: object) -> str:
     """LLVM's name of a dtype: integers by their width, booleans as bytes."""
     d = np.dtype(dtype)  # type: ignore[call-overload]
     return NAMES.get(d.name) or f"i{d.itemsize * 8}"
-
-
-@contextlib.contextmanager
-def kernel_function(module: Module, name: str) -> Iterator[tuple[Function, Reg]]:
-    """Write a kernel: the block is run for each of its units; gives the function and the unit.
-
-    What belongs at the head (loading pointers) is written before the loop by `head`.
-    """
-    f = Function(module, name, PARAMETERS)
-    with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as loop:
-        yield f, loop.index
-    f.finish()
 
 
 def unravel(f: Function, index: Int, shape: Sequence[int]) -> list[Reg]:
@@ -57,28 +43,36 @@ def move(f: Function, pointer: Reg, offset: Int, type: str) -> Reg:
     return f.value("ptr", f"getelementptr {type}, {pointer}, {offset}")
 
 
-def first_lanes(lanes: int, count: int) -> Reg:
-    """The mask of the first `count` lanes, as a literal."""
-    bits = ", ".join(f"i1 {int(lane < count)}" for lane in range(lanes))
+def select_lanes(lanes: int, start: int, stop: int) -> Reg:
+    """The mask of lanes start .. stop - 1, as a literal."""
+    if lanes == 1:
+        return Reg(str(int(start < stop)), "i1")
+    bits = ", ".join(f"i1 {int(start <= lane < stop)}" for lane in range(lanes))
     return Reg(f"<{bits}>", f"<{lanes} x i1>")
 
 
 def load_lanes(
-    f: Function, address: Reg, type: str, lanes: int, stride: int = 1, count: int | None = None
+    f: Function,
+    address: Reg,
+    type: str,
+    lanes: int,
+    stride: int = 1,
+    stop: int | None = None,
+    start: int = 0,
 ) -> Reg:
-    """A vector of elements `stride` apart; of the lanes only the first `count` are read."""
-    count = lanes if count is None else count
+    """A vector of elements `stride` apart; only lanes start .. stop - 1 are read, the rest is 0."""
+    stop = lanes if stop is None else stop
     if lanes == 1:
         return f.load(address, type)
-    kind = vector(type, lanes)
-    if stride == 1 and count == lanes:
+    kind, whole = vector(type, lanes), (start, stop) == (0, lanes)
+    if stride == 1 and whole:
         return f.load(address, kind)
     if stride == 1 and f.target.masks:
-        return f.load_masked(address, kind, first_lanes(lanes, count))
-    if stride == 0:
+        return f.load_masked(address, kind, select_lanes(lanes, start, stop))
+    if stride == 0 and whole:
         return f.splat(f.load(address, type), lanes)
     x = f.zero(kind)
-    for lane in range(count):
+    for lane in range(start, stop):
         x = f.insert(x, f.load(move(f, address, lane * stride, type), type), lane)
     return x
 
@@ -92,7 +86,7 @@ def store_lanes(
     if lanes == 1 or (stride == 1 and count == lanes):
         f.store(x, address)
     elif stride == 1 and f.target.masks:
-        f.store_masked(x, address, first_lanes(lanes, count))
+        f.store_masked(x, address, select_lanes(lanes, 0, count))
     else:
         for lane in range(count):
             f.store(f.extract(x, lane), move(f, address, lane * stride, type))
