@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from chainrule import optim as optim
     from chainrule import recipes as recipes
     from chainrule import train as train
+    from chainrule.compiler.control import cond as cond
+    from chainrule.compiler.control import scan as scan
+    from chainrule.compiler.control import while_loop as while_loop
     from chainrule.nn.summary import summary as summary
     from chainrule.serialize import load as load
     from chainrule.serialize import save as save
@@ -53,9 +56,12 @@ _ROOMS = ("data", "models", "nn", "optim", "recipes", "train")
 _LAZY = {
     "History": "chainrule.train",
     "Trainer": "chainrule.train",
+    "cond": "chainrule.compiler.control",
     "load": "chainrule.serialize",
     "save": "chainrule.serialize",
+    "scan": "chainrule.compiler.control",
     "summary": "chainrule.nn.summary",
+    "while_loop": "chainrule.compiler.control",
 }
 
 

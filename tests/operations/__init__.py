@@ -10,7 +10,16 @@ jax.config.update(
     "jax_disable_most_optimizations", True
 )  # its programs run once: compile them soon
 
-from . import bits, elementwise, indexing, linear, movement, reductions, windows  # noqa: E402
+from . import (  # noqa: E402
+    bits,
+    control,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    reductions,
+    windows,
+)
 from .table import Array, Case, Operation  # noqa: E402
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -21,6 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *linear.ROWS,
     *windows.ROWS,
     *bits.ROWS,
+    *control.ROWS,
 )
 
 __all__ = ["OPERATIONS", "Array", "Case", "Operation"]

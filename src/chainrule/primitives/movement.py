@@ -227,3 +227,10 @@ identity_copy = movement(
     lambda x: x.copy(),
     lambda g, z, x: g,
 )  # fmt: skip
+
+detach = Primitive(
+    "detach", "x itself, as a constant: no derivative goes through it", ("x",),
+    lambda x: Spec(x.shape, x.dtype),
+    lambda x: x,
+    flops=0,
+)  # fmt: skip

@@ -1,0 +1,297 @@
+"""Writing down the body of a loop or a branch: one function, traced once, as a graph.
+
+The function is called with tensors that have a shape and a dtype and no numbers. What it does with
+them is written into a graph; what it does with tensors from outside alone is done outside, once,
+before the loop; and where the two meet, the tensor from outside becomes an input of the graph.
+
+Derivatives are taken of the graph, later. Two things that Python knows and a graph would not are
+written into it: where the function cuts the way back (`detach`, `no_grad`), as the primitive
+`detach`, and where it draws random numbers, as a state that goes in and comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from chainrule.compiler.ir import Graph, Op, Value
+from chainrule.dtypes import is_float
+from chainrule.errors import TraceError
+from chainrule.graph import Array, Leaf, Primitive, Spec, apply, make, state
+from chainrule.primitives.movement import alias, detach
+
+RANDOM_STATE = Spec((2,), np.dtype(np.uint64))
+
+
+def _no_numbers(*args: Any, **kwargs: Any) -> NoReturn:
+    raise TraceError(
+        "the value of a tensor was asked for where only its shape and dtype are known, inside the "
+        "body of cr.scan, cr.cond or cr.while_loop, which is traced once for all steps. Use "
+        "cr.where or cr.cond in place of Python's if, and return what you want to look at."
+    )
+
+
+class Placeholder(np.ndarray):
+    """The array of a tensor that is traced: a shape and a dtype; asked for numbers it raises."""
+
+    def __new__(cls, spec: Spec) -> Placeholder:
+        steps = (0,) * len(spec.shape)
+        return super().__new__(cls, spec.shape, spec.dtype, bytes(spec.dtype.itemsize), 0, steps)
+
+    def __array_finalize__(self, other: Any) -> None:
+        if other is not None:  # a view of a placeholder
+            _no_numbers()
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype.name}{list(self.shape)}, traced>"
+
+
+for _name in (
+    "__array_ufunc__", "__array_function__", "__bool__", "__complex__", "__contains__", "__float__",
+    "__format__", "__getitem__", "__index__", "__int__", "__iter__", "__setitem__", "__str__",
+    "item", "tobytes", "tolist",
+):  # fmt: skip
+    setattr(Placeholder, _name, _no_numbers)
+
+
+class BodyTracer:
+    """Writes the applications that depend on its inputs into `graph`; a context manager.
+
+    Arguments:
+        differentiable: whether a derivative of the graph may be taken.
+    """
+
+    def __init__(self, differentiable: bool):
+        self.graph = Graph(name="body")
+        self.differentiable = differentiable
+        self.parent: Any = None
+        self.captured: dict[tuple[int, int, int], tuple[Value, Any]] = {}
+        self.generators: dict[Any, tuple[Value, Any]] = {}  # -> its state inside, and before
+        self._values: dict[int, Value] = {}  # by the identity of the placeholder
+        self._literals: dict[int, Array] = {}
+        self._kept: list[Any] = []  # so that no identity is used twice
+        self._connected: set[Value] = set()  # values through which derivatives go
+        self._stopped: dict[Value, Value] = {}
+
+    def __enter__(self) -> BodyTracer:
+        self.parent, state.tracer = state.tracer, self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        state.tracer = self.parent
+        for generator, (_, before) in self.generators.items():
+            generator.state = before
+
+    # --- called by graph.apply and graph.constant -------------------------------------------------
+
+    def record(
+        self, primitive: Primitive, inputs: Sequence[Any], params: dict[str, Any], specs: Any
+    ) -> Any:
+        """Write an application down and give its placeholders; None if all is from outside."""
+        if not any(id(x._array) in self._values for x in inputs):
+            return self.parent and self.parent.record(primitive, inputs, params, specs)
+        values = [self.value(x) for x in inputs]
+        several = not isinstance(specs, Spec)
+        op = Op(primitive, values, params, specs if several else (specs,))
+        self.graph.ops.append(op)
+        if (
+            self.differentiable
+            and primitive.derivatives is not None
+            and any(v in self._connected for v in values)
+        ):
+            self._connected.update(z for z in op.outputs if is_float(z.dtype))
+        placeholders = tuple(self._placeholder(z) for z in op.outputs)
+        return placeholders if several else placeholders[0]
+
+    def made(self, array: Array) -> None:
+        """Note a constant of one number: it becomes a constant of the graph."""
+        self._literals[id(array)] = array
+        if self.parent is not None:
+            self.parent.made(array)
+
+    def stateful(self, generator: Any) -> None:
+        """Called before a generator is drawn from: its state goes in, and comes out."""
+        if generator not in self.generators:
+            before = generator.state
+            generator.state = self.input(RANDOM_STATE)
+            self.generators[generator] = (self.value(generator.state), before)
+
+    # --- values -----------------------------------------------------------------------------------
+
+    def _placeholder(self, value: Value) -> Placeholder:
+        array = Placeholder(value.spec)
+        self._values[id(array)] = value
+        self._kept.append(array)
+        return array
+
+    def input(self, spec: Spec, connected: bool = False) -> Any:
+        """A tensor that stands for an input; `connected`: it requires a gradient."""
+        value = Value(spec)
+        x = make(self._placeholder(value))
+        if connected and self.differentiable and is_float(spec.dtype):
+            x._node = Leaf(x)
+            self._connected.add(value)
+            self._kept.append(x)
+        return x
+
+    def seen(self, x: Any) -> Value | None:
+        """The graph's value of a tensor that depends on its inputs."""
+        return self._values.get(id(x._array))
+
+    def value(self, x: Any) -> Value:
+        """The graph's value of a tensor, cut off if the tensor is."""
+        value = self._values.get(id(x._array))
+        if value is None:
+            return self._capture(x)
+        cut = x._node is None or not state.grad_enabled
+        if value in self._connected:
+            return self._cut(value) if cut else value
+        if self.differentiable and not cut:
+            raise TraceError(
+                "a cr.autograd.Function was used inside the body of a loop or branch; its backward "
+                "cannot be traced there. Write it in tensor operations, or loop in Python."
+            )
+        return value
+
+    def _cut(self, value: Value) -> Value:
+        if value not in self._stopped:
+            op = Op(detach, (value,), {})
+            self.graph.ops.append(op)
+            self._stopped[value] = op.output
+        return self._stopped[value]
+
+    def _capture(self, x: Any) -> Value:
+        """An input (or, of one number made inside, a constant) for a tensor from outside."""
+        array, node = x._array, x._node if state.grad_enabled and self.differentiable else None
+        key = (id(array), id(node), x._slot)
+        if key not in self.captured:
+            self._kept.append((array, node))
+            if node is None and id(array) in self._literals:
+                value, tensor = self.graph.constant(array), None
+            else:
+                value, tensor = Value(Spec(x.shape, x.dtype)), make(array, node, x._slot)
+            if node is not None:
+                self._connected.add(value)
+            self.captured[key] = (value, tensor)
+        return self.captured[key][0]
+
+    def from_outside(self) -> dict[Value, Any]:
+        """What was captured: the inputs' values and the tensors that they stand for."""
+        return {value: x for value, x in self.captured.values() if x is not None}
+
+
+@dataclass
+class Body:
+    """A function as a graph.
+
+    `graph.inputs` are what was captured from outside (`outside`: those tensors), then the states of
+    the generators that it draws from, then the function's own arguments; `graph.outputs` the
+    states afterwards, then what it returned, which `results` holds too, as it was returned.
+    """
+
+    graph: Graph
+    outside: list[Any]
+    generators: list[Any]
+    results: Any
+
+
+def trace(
+    function: Callable[..., Any], specs: Sequence[Spec], leaves_of: Callable[[Any], list[Any]]
+) -> Body:
+    """Trace `function(*tensors of specs)`.
+
+    Arguments:
+        leaves_of: takes what the function returned apart into tensors (and checks it).
+    """
+    with BodyTracer(state.grad_enabled) as tracer:
+        arguments = [tracer.input(spec, connected=True) for spec in specs]
+        own = [tracer.value(x) for x in arguments]
+        # The function gets tensors of its own, to which it may assign.
+        returned = function(*[alias(x) for x in arguments])
+        outputs = [tracer.value(x) for x in leaves_of(returned)]
+        generators = list(tracer.generators)
+        states = [value for value, _ in tracer.generators.values()]
+        after = [tracer.value(generator.state) for generator in generators]
+    graph = tracer.graph
+    outside = tracer.from_outside()
+    graph.outputs = [*after, *outputs]
+    graph = pruned(graph)
+    used = {x for op in graph.ops for x in op.inputs} | set(graph.outputs)
+    kept = {value: x for value, x in outside.items() if value in used}
+    graph.inputs = [*kept, *states, *own]
+    return Body(graph, list(kept.values()), generators, returned)
+
+
+def replay(ops: Iterable[Op], known: dict[Value, Any]) -> None:
+    """Apply operations again, to tensors; `known` maps values to them and takes in the results."""
+    for op in ops:
+        made = apply(op.primitive, *[known[x] for x in op.inputs], **op.params)
+        known.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+
+
+def needed(
+    ops: Sequence[Op], outputs: Iterable[Value], given: Iterable[Value] = ()
+) -> list[Op]:  # fmt: skip
+    """The operations that the outputs depend on, in order; `given` are values known already."""
+    wanted, kept, known = set(outputs), [], set(given)
+    for op in reversed(ops):
+        if any(z in wanted and z not in known for z in op.outputs):
+            wanted.update(op.inputs)
+            kept.append(op)
+    return kept[::-1]
+
+
+def extract(
+    ops: Sequence[Op], inputs: Sequence[Value], outputs: Sequence[Value],
+    constants: dict[Value, Array],
+) -> tuple[Graph, dict[Value, Value]]:  # fmt: skip
+    """A graph of its own of some operations; `inputs` may be values that other operations make.
+
+    Returns it, and what each old value is in it.
+    """
+    graph = Graph(name="body")
+    now: dict[Value, Value] = {}
+    for value in inputs:
+        now[value] = graph.input(value.spec)
+
+    def at(value: Value) -> Value:
+        if value not in now:  # else every value is made before it is read
+            now[value] = graph.constant(constants[value])
+        return now[value]
+
+    for op in needed(ops, outputs, inputs):
+        fresh = Op(
+            op.primitive, [at(x) for x in op.inputs], op.params, [z.spec for z in op.outputs],
+            op.line, op.where,
+        )  # fmt: skip
+        graph.ops.append(fresh)
+        for old, new in zip(op.outputs, fresh.outputs, strict=True):
+            now.setdefault(old, new)
+    graph.outputs = [at(z) for z in outputs]
+    return graph, now
+
+
+def pruned(graph: Graph) -> Graph:
+    """The same function without aliases and without what no output depends on."""
+    now: dict[Value, Value] = {}
+    ops: list[Op] = []
+    for op in graph.ops:
+        inputs = tuple(now.get(x, x) for x in op.inputs)
+        if op.primitive is alias:
+            now[op.output] = inputs[0]
+            continue
+        if inputs != op.inputs:
+            fresh = Op(
+                op.primitive, inputs, op.params, [z.spec for z in op.outputs], op.line, op.where
+            )
+            now.update(zip(op.outputs, fresh.outputs, strict=True))
+            op = fresh
+        ops.append(op)
+    outputs = [now.get(z, z) for z in graph.outputs]
+    ops = needed(ops, outputs)
+    used = {x for op in ops for x in op.inputs} | set(outputs)
+    constants = {value: array for value, array in graph.constants.items() if value in used}
+    return Graph(list(graph.inputs), constants, ops, outputs, {}, graph.name)
