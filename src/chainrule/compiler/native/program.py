@@ -27,7 +27,7 @@ import numpy as np
 from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import Library
 from chainrule.compiler.native.kernel import ARENA, CONSTANTS, Buffer
-from chainrule.compiler.native.runtime_job import Job, Piece
+from chainrule.compiler.native.runtime_job import Job, Piece, rows_for
 from chainrule.compiler.native.runtime_tables import (
     HostCall,
     Label,
@@ -376,6 +376,25 @@ class Program:
         for part in self._parts:
             if isinstance(part, Segment):
                 part.job.prepare(table, scratch, stride, status, pool.threads)
+
+    @contextlib.contextmanager
+    def profiled(self) -> Iterator[Array]:
+        """Let the threads add up what each kernel takes, while the block runs.
+
+        Yields a table [thread, kernel, (nanoseconds, chunks, first start, last end)].
+        """
+        with self._lock:
+            if self._pool is None or self._pool is not runtime.current() or self._unfinished:
+                self._prepare()
+            rows = rows_for(runtime.pool().threads, len(self.tables.kernels))
+        jobs = [part.job for part in self._parts if isinstance(part, Segment)]
+        try:
+            for job in jobs:
+                job.profile(rows)
+            yield rows
+        finally:
+            for job in jobs:
+                job.profile(None)
 
     def reset(self) -> None:
         """In the child of a fork: whoever had the lock, and the threads, are not here."""

@@ -1,0 +1,273 @@
+"""The runtime: phases in order on any number of threads, and everything that can come between."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runtime_jobs import expected, mixer, result, run
+
+from chainrule.compiler.native import runtime
+from chainrule.compiler.native.runtime import Native, Pool
+from chainrule.compiler.native.runtime_records import MOST_CHUNKS
+from chainrule.compiler.native.runtime_system import this_system
+from chainrule.errors import ArgumentError
+
+
+@pytest.fixture(autouse=True)
+def restore_threads():
+    before = runtime.get_num_threads()
+    yield
+    runtime.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    ("units", "phases", "chunk"), [(1, 4, 1), (5, 40, 1), (97, 400, 3), (1024, 60, 0), (64, 200, 1)]
+)
+def test_every_phase_sees_the_one_before(threads, units, phases, chunk):
+    runtime.set_num_threads(threads)
+    program = mixer(units, phases, chunk=chunk, cost=5000.0)
+    for seed in range(20):
+        np.testing.assert_array_equal(run(program, units, seed), expected(units, phases, seed))
+
+
+def test_threads_share_the_work():
+    runtime.set_num_threads(2)
+    program = mixer(64, 2, delay=200_000, cost=1e6)
+    with program.profiled() as rows:
+        run(program, 64)
+    assert rows.shape == (2, 2, 4)
+    assert rows[:, :, 1].sum() == 128  # every chunk once
+    assert rows[1, :, 1].sum() > 0  # some by the worker
+
+
+def test_small_programs_stay_on_one_thread():
+    runtime.set_num_threads(2)
+    program = mixer(64, 4, cost=10.0)
+    with program.profiled() as rows:
+        run(program, 64)
+    assert rows[1].sum() == 0
+
+
+def test_more_chunks_than_a_word_can_count():
+    units = 3 * MOST_CHUNKS + 5
+    runtime.set_num_threads(2)
+    program = mixer(units, 2, chunk=1)
+    np.testing.assert_array_equal(run(program, units), expected(units, 2))
+
+
+def test_parked_threads_burn_no_processor():
+    runtime.set_num_threads(4)
+    program = mixer(64, 10)
+    run(program, 64)
+    pool = runtime.pool()
+    deadline = time.monotonic() + 10
+    while pool.get("sleepers") < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pool.get("sleepers") == 3
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.05
+    np.testing.assert_array_equal(run(program, 64), expected(64, 10))
+
+
+def test_threads_park_on_conditions_where_there_is_no_futex(monkeypatch):
+    pool = Pool(Native(this_system("pthread")), 3)
+    monkeypatch.setattr(runtime, "_pool", pool)
+    program = mixer(64, 100, cost=5000.0)
+    for seed in range(30):
+        np.testing.assert_array_equal(run(program, 64, seed), expected(64, 100, seed))
+        time.sleep(0.002)  # long enough to park
+    pool.quit()
+
+
+def test_two_threads_of_the_users_at_once():
+    runtime.set_num_threads(2)
+    shared = mixer(64, 50, delay=500, cost=5000.0)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        own = mixer(97, 50, delay=500, cost=5000.0)
+        for seed in range(40):
+            if not np.array_equal(run(own, 97, seed), expected(97, 50, seed)):
+                wrong.append(number)
+            shared.call()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_long_runs_let_other_python_threads_run():
+    runtime.set_num_threads(1)
+    program = mixer(64, 2, delay=3_000_000, cost=1e7)
+    ticks = []
+
+    def tick() -> None:
+        while not ticks or ticks[-1] is not None:
+            ticks.append(time.monotonic())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    start = time.monotonic()
+    run(program, 64)
+    stop = time.monotonic()
+    seen = sum(start < t < stop for t in list(ticks))
+    ticks.append(None)
+    thread.join()
+    assert seen > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_child_of_a_fork_makes_threads_of_its_own():
+    runtime.set_num_threads(2)
+    program = mixer(64, 50, cost=5000.0)
+    run(program, 64)
+    child = os.fork()
+    if child == 0:
+        right = all(np.array_equal(run(program, 64, s), expected(64, 50, s)) for s in range(20))
+        os._exit(0 if right and runtime.pool().threads == 2 else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    np.testing.assert_array_equal(run(program, 64), expected(64, 50))
+
+
+def script(body: str, **environment: str) -> subprocess.Popen:
+    """Another process with these helpers at hand."""
+    head = "import os, signal, sys, threading, time\nfrom runtime_jobs import *\n"
+    head += "from chainrule.compiler.native import runtime\n"
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-c", head + textwrap.dedent(body)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process: subprocess.Popen) -> tuple[int, str]:
+    out, error = process.communicate(timeout=60)
+    assert not error, error
+    return process.returncode, out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("commits", [False, True])
+def test_ctrl_c_within_a_second_and_state_whole(threads, commits):
+    """A step of about 20 s is broken off at once; one that writes state comes to its end first."""
+    body = f"""
+        runtime.set_num_threads({threads})
+        program = mixer(64, 200, delay={2_000_000 if not commits else 300_000}, cost=2e6)
+        if {commits}:
+            steps = program.tables.steps
+            tables = program.tables
+            tables.steps = [Phase(s.tasks, True) for s in steps]
+            program = Program(program.code, tables)
+        threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
+        start = time.monotonic()
+        try:
+            x = run(program, 64)
+            print("never interrupted", time.monotonic() - start)
+        except KeyboardInterrupt:
+            took = time.monotonic() - start
+            whole = np.array_equal(result(program, 64), expected(64, 200))
+            again = mixer(64, 20, cost=1e4)
+            usable = np.array_equal(run(again, 64), expected(64, 20))
+            print(round(took, 2), whole, usable)
+    """
+    code, out = outcome(script(body))
+    assert code == 0
+    took, whole, usable = out.split()
+    assert usable == "True"
+    assert whole == str(commits)
+    if not commits:
+        assert float(took) < 1.3
+
+
+@pytest.mark.parametrize("how", ["return", "sys.exit(0)", "os._exit(0)"])
+def test_a_process_ends_with_its_threads_wherever_they_are(how):
+    """Parked, waiting awake, and while another thread of the user's runs a step."""
+    for pause, background in ((0.05, False), (0.0, False), (0.0, True)):
+        body = f"""
+            runtime.set_num_threads(3)
+            program = mixer(64, 100, cost=5000.0)
+            run(program, 64)
+            def forever():
+                while True: program.call()
+            if {background}:
+                threading.Thread(target=forever, daemon=True).start()
+                time.sleep(0.05)
+            time.sleep({pause})
+            {how if how != "return" else "pass"}
+        """
+        assert outcome(script(body)) == (0, "")
+
+
+def test_the_number_of_threads():
+    runtime.set_num_threads(3)
+    assert runtime.get_num_threads() == 3
+    assert runtime.pool().threads == 3
+    for wrong in (0, -1, 1.5, "2", True):
+        with pytest.raises(ArgumentError, match="whole number of threads"):
+            runtime.set_num_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_the_number_of_threads_from_the_environment(monkeypatch):
+    monkeypatch.setenv("CHAINRULE_NUM_THREADS", "5")
+    assert runtime._wanted_threads() == 5
+    monkeypatch.setenv("CHAINRULE_NUM_THREADS", "many")
+    with pytest.raises(ArgumentError, match="CHAINRULE_NUM_THREADS='many'"):
+        runtime._wanted_threads()
+    monkeypatch.delenv("CHAINRULE_NUM_THREADS")
+    assert 1 <= runtime._wanted_threads() <= (os.cpu_count() or 1)
+
+
+def test_a_control_groups_quota_counts(tmp_path):
+    group = tmp_path / "a" / "b"
+    group.mkdir(parents=True)
+    assert runtime._quota(tmp_path, "a/b") == sys.maxsize
+    (group / "cpu.max").write_text("max 100000\n")
+    assert runtime._quota(tmp_path, "a/b") == sys.maxsize
+    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
+    assert runtime._quota(tmp_path, "a/b") == 2
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert runtime._quota(tmp_path, "a/b") == 1
+
+
+def test_pools_that_are_replaced_end_their_threads():
+    def native_threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("no /proc here")
+    runtime.set_num_threads(1)
+    runtime.pool()
+    time.sleep(0.05)
+    before = native_threads()
+    for threads in (5, 2, 7):
+        runtime.set_num_threads(threads)
+        run(mixer(64, 4), 64)
+        assert native_threads() >= before + threads - 1
+    runtime.set_num_threads(1)
+    deadline = time.monotonic() + 10
+    while native_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert native_threads() == before
+    assert result(mixer(4, 2), 4).shape == (4,)
