@@ -102,7 +102,7 @@ def one_large_product(g: Rewriter, op: Op) -> Value | None:
     if x.ndim < 3 or not made_by(y, "broadcast_to") or 0 in op.output.shape:
         return None
     source = y.op.inputs[0]
-    if math.prod(source.shape[:-2]) != 1:
+    if source.shape[-2:] != y.shape[-2:] or math.prod(source.shape[:-2]) != 1:
         return None
     rows = math.prod(x.shape[:-1])
     flat = g.make(m.reshape, x, shape=(rows, x.shape[-1]))

@@ -1,0 +1,465 @@
+"""For each primitive a function that adds one application of it to a graph being made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from chainrule.compiler.ir import Value
+from chainrule.primitives import (
+    bits,
+    convolution,
+    elementwise,
+    indexing,
+    linalg,
+    movement,
+    pooling,
+    reduction,
+    sorting,
+)
+from chainrule.primitives.convolution import output_shape
+
+from graphs import FLOATS, INTS, Maker
+
+Make = Callable[[Maker], Any]
+MAKERS: dict[str, Make] = {}
+
+
+def maker(*names: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a maker; one of several names is told which it is to make."""
+
+    def register(make: Callable[..., Any]) -> Any:
+        for name in names:
+            MAKERS[name] = make if len(names) == 1 else lambda m, name=name: make(m, name)
+        return make
+
+    return register
+
+
+def primitive(name: str) -> Any:
+    for room in (elementwise, movement, reduction, sorting):
+        for one in vars(room).values():
+            if getattr(one, "name", None) == name and hasattr(one, "evaluate"):
+                return one
+    raise KeyError(name)
+
+
+# --- elementwise ----------------------------------------------------------------------------------
+
+# Where each function is tame: neither steep, nor near the edge of where it is defined.
+DOMAINS: dict[str, tuple[float, float]] = {
+    "exp": (-6, 6), "expm1": (-6, 6), "log": (0.25, 50), "log2": (0.25, 50), "log10": (0.25, 50),
+    "log1p": (-0.7, 50), "sqrt": (0.01, 100), "sin": (-9, 9), "cos": (-9, 9), "tan": (-1.2, 1.2),
+    "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "atan": (-50, 50), "sinh": (-5, 5), "cosh": (-5, 5),
+    "tanh": (-50, 50), "asinh": (-50, 50), "acosh": (1.1, 50), "atanh": (-0.9, 0.9),
+    "sigmoid": (-50, 50), "erf": (-4, 4), "erfinv": (-0.9, 0.9),
+}  # fmt: skip
+
+
+@maker(*DOMAINS)
+def function(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.tame(m.find("f"), *DOMAINS[name]))
+
+
+@maker("neg", "abs", "relu")
+def simple(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.find("f" if name == "relu" else "fi"))
+
+
+@maker("sign", "floor", "ceil", "trunc", "round")
+def stepwise(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.find("fi", exact=True))
+
+
+@maker("isnan", "isinf", "isfinite", "signbit")
+def predicate(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.find("f", exact=True))
+
+
+@maker("add", "sub", "mul", "maximum", "minimum")
+def arithmetic(m: Maker, name: str) -> Value:
+    x = m.find("fiu")
+    return m.add(primitive(name), *shuffled(m, x, m.like(x)))
+
+
+def shuffled(m: Maker, *values: Value) -> list[Value]:
+    values_ = list(values)
+    m.random.shuffle(values_)
+    return values_
+
+
+@maker("div")
+def quotient(m: Maker) -> Value:
+    y = m.tame(m.find("f"), 0.25, 50)
+    return m.add(elementwise.div, m.like(y), y)
+
+
+@maker("pow")
+def power(m: Maker) -> Value:
+    x = m.tame(m.find("f"), 0.25, 8)
+    if m.random.random() < 0.6:
+        exponent = m.random.choice([0, 1, 2, 3, 4, 0.5, -0.5, -1, 1.7])
+        return m.add(elementwise.pow, x, m.splat(exponent, x))
+    return m.add(elementwise.pow, x, m.tame(m.like(x), -2, 2))
+
+
+@maker("floor_divide", "remainder")
+def division(m: Maker, name: str) -> Value:
+    x = m.find("fi", exact=True)
+    divisor = m.splat(m.random.choice([1, 2, 3, -2, 4]), x)
+    return m.add(primitive(name), x, divisor)
+
+
+@maker("logaddexp", "atan2", "hypot")
+def pairs(m: Maker, name: str) -> Value:
+    x = m.tame(m.find("f"), 0.25, 20)
+    return m.add(primitive(name), x, m.tame(m.like(x), 0.25, 20))
+
+
+@maker("copysign", "nextafter")
+def exact_pairs(m: Maker, name: str) -> Value:
+    x = m.find("f", exact=True)
+    return m.add(primitive(name), x, m.like(x, exact=True))
+
+
+@maker("eq", "ne", "lt", "le", "gt", "ge")
+def comparison(m: Maker, name: str) -> Value:
+    x = m.find("fiub", exact=True)
+    return m.add(primitive(name), x, m.like(x, exact=True))
+
+
+@maker("logical_and", "logical_or", "logical_xor")
+def logic(m: Maker, name: str) -> Value:
+    x = m.find("b")
+    return m.add(primitive(name), x, m.like(x))
+
+
+@maker("logical_not")
+def negation(m: Maker) -> Value:
+    return m.add(elementwise.logical_not, m.find("b"))
+
+
+@maker("bitwise_and", "bitwise_or", "bitwise_xor")
+def bitwise(m: Maker, name: str) -> Value:
+    x = m.find("iub")
+    return m.add(primitive(name), x, m.like(x))
+
+
+@maker("bitwise_invert")
+def inversion(m: Maker) -> Value:
+    return m.add(elementwise.bitwise_invert, m.find("iub"))
+
+
+@maker("bitwise_left_shift", "bitwise_right_shift")
+def shift(m: Maker, name: str) -> Value:
+    x = m.find("iu")
+    return m.add(primitive(name), x, m.splat(m.random.randrange(5), x))
+
+
+@maker("real", "imag", "conj")
+def complex_part(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.find("c"))
+
+
+@maker("where")
+def choice(m: Maker) -> Value:
+    x = m.find("fiubc")
+    condition = m.like(x, dtype="bool")
+    return m.add(elementwise.where, condition, *shuffled(m, x, m.like(x)))
+
+
+@maker("cast")
+def cast(m: Maker) -> Value:
+    x = m.find("fiub")
+    names = [*FLOATS, *(INTS if x in m.exact and not negative(m, x) else INTS[:0])]
+    if x in m.exact and negative(m, x):
+        names += ["int64", "int32"]
+    if x in m.exact:
+        names.append("bool")
+    return m.add(elementwise.cast, x, dtype=np.dtype(m.random.choice(names)))
+
+
+def negative(m: Maker, x: Value) -> bool:
+    return bool(np.any(m.numbers[x] < 0)) if x.dtype.kind in "fi" else False
+
+
+# --- movement -------------------------------------------------------------------------------------
+
+
+@maker("reshape")
+def reshape(m: Maker) -> Value:
+    x = m.find("fiub")
+    left, shape = x.size, []
+    while left > 1 and len(shape) < 4 and m.random.random() < 0.8:
+        n = m.random.choice([d for d in range(1, left + 1) if left % d == 0][:8])
+        shape.append(n)
+        left //= n
+    shape.insert(m.random.randint(0, len(shape)), left)
+    return m.add(movement.reshape, x, shape=tuple(shape))
+
+
+@maker("permute")
+def permute(m: Maker) -> Value:
+    x = m.find("fiub", 1)
+    return m.add(movement.permute, x, axes=tuple(m.random.sample(range(x.ndim), x.ndim)))
+
+
+@maker("broadcast_to")
+def broadcast(m: Maker) -> Value:
+    x = m.find("fiub", 0, 3)
+    shape = tuple(m.random.choice((1, 3, 5)) if n == 1 else n for n in x.shape)
+    lead = tuple(m.random.choice((1, 2, 4)) for _ in range(m.random.randint(0, 2)))
+    if math.prod(lead) * math.prod(shape) > 8192:
+        return x
+    return m.add(movement.broadcast_to, x, shape=(*lead, *shape))
+
+
+@maker("flip")
+def flip(m: Maker) -> Value:
+    x = m.find("fiub", 1)
+    count = m.random.randint(0, x.ndim)
+    return m.add(movement.flip, x, axes=tuple(sorted(m.random.sample(range(x.ndim), count))))
+
+
+@maker("slice")
+def slice_(m: Maker) -> Value:
+    x = m.find("fiub", 1)
+    return m.add(movement.slice_, x, **region(m, x))
+
+
+def region(m: Maker, x: Value) -> dict[str, Any]:
+    starts, lengths, steps = [], [], []
+    for n in x.shape:
+        step = m.random.choice((1, 1, 2, 3))
+        start = m.random.randrange(n) if n else 0
+        most = 1 + (n - 1 - start) // step if n else 0
+        starts.append(start)
+        lengths.append(m.random.randint(min(1, most), most))
+        steps.append(step)
+    return dict(starts=tuple(starts), lengths=tuple(lengths), steps=tuple(steps))
+
+
+@maker("pad")
+def pad(m: Maker) -> Value:
+    x = m.find("fiu", 1, 3)
+    widths = tuple(tuple(m.random.choice((0, 0, 1, 3)) for _ in range(3)) for _ in x.shape)
+    return m.add(movement.pad, x, widths=widths, value=m.random.choice((0, 0, 1)))
+
+
+@maker("concat")
+def concat(m: Maker) -> Value:
+    x = m.find("fiub", 1)
+    axis = m.random.randrange(x.ndim)
+    parts = [x]
+    for _ in range(m.random.randint(0, 2)):
+        shape = tuple(m.random.choice((1, 2, 5)) if a == axis else n for a, n in enumerate(x.shape))
+        parts.append(m.leaf(m.draw(shape, x.dtype)) if m.random.random() < 0.5 else x)
+    return m.add(movement.concat, *shuffled(m, *parts), axis=axis)
+
+
+@maker("alias", "copy", "detach")
+def same(m: Maker, name: str) -> Value:
+    return m.add(primitive(name), m.find("fiub"))
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def axes_of(m: Maker, x: Value, low: int = 0) -> tuple[int, ...]:
+    return tuple(sorted(m.random.sample(range(x.ndim), m.random.randint(low, x.ndim))))
+
+
+@maker("sum")
+def total(m: Maker) -> Value:
+    x = m.find("fiu")
+    return m.add(reduction.sum, x, axes=axes_of(m, x))
+
+
+@maker("max", "min")
+def extreme(m: Maker, name: str) -> Value:
+    x = filled(m, m.find("fiu"))
+    return m.add(primitive(name), x, axes=axes_of(m, x))
+
+
+def filled(m: Maker, x: Value) -> Value:
+    """x, or something like it that is not empty."""
+    return x if x.size else m.fresh(x.dtype.kind, tuple(max(n, 2) for n in x.shape))
+
+
+@maker("all", "any")
+def all_or_any(m: Maker, name: str) -> Value:
+    x = m.find("b")
+    return m.add(primitive(name), x, axes=axes_of(m, x))
+
+
+@maker("argmax", "argmin")
+def arg_extreme(m: Maker, name: str) -> Value:
+    x = filled(m, m.find("fi", 1, exact=True))
+    return m.add(primitive(name), x, axis=m.random.randrange(x.ndim))
+
+
+@maker("cumulative_sum")
+def running(m: Maker) -> Value:
+    x = m.find("fi", 1)
+    return m.add(reduction.cumulative_sum, x, axis=m.random.randrange(x.ndim))
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+@maker("argsort")
+def argsort(m: Maker) -> Value:
+    x = m.find("fi", 1, exact=True)
+    return m.add(
+        sorting.argsort, x, axis=m.random.randrange(x.ndim), descending=m.random.random() < 0.5
+    )
+
+
+@maker("searchsorted")
+def searchsorted(m: Maker) -> Value:
+    x = m.find("f", exact=True)
+    table = m.leaf(np.sort(m.draw((m.random.choice((1, 5, 9)),), x.dtype)))
+    return m.add(sorting.searchsorted, table, x, side=m.random.choice(("left", "right")))
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+@maker("matmul")
+def matmul(m: Maker) -> Value:
+    x = m.find("f", 2) if m.random.random() < 0.9 else m.find("i", 2)
+    n = m.random.choice((1, 3, 10, 17, 32))
+    if m.random.random() < 0.4 and math.prod(x.shape[:-1]) * x.shape[-2] <= 8192:
+        axes = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+        return m.add(linalg.matmul, x, m.add(movement.permute, x, axes=axes))
+    if math.prod(x.shape[:-2]) * n * max(x.shape[-2:]) > 8192:
+        n = 1
+    y = m.leaf(m.draw((*x.shape[:-2], x.shape[-1], n), x.dtype))
+    return m.add(linalg.matmul, x, y)
+
+
+# --- convolution and windows ----------------------------------------------------------------------
+
+
+def convolve(m: Maker) -> dict[str, Any]:
+    r = m.random
+    axes = r.choice((1, 2, 2, 2, 3))
+    groups = r.choice((1, 1, 2, 4))
+    depthwise = r.random() < 0.2
+    inside = 1 if depthwise else r.choice((1, 2, 3))
+    outside = 1 if depthwise else r.choice((1, 2, 5))
+    how = dict(
+        stride=tuple(r.choice((1, 1, 2)) for _ in range(axes)),
+        padding=tuple((r.choice((0, 1)), r.choice((0, 1, 2))) for _ in range(axes)),
+        dilation=tuple(r.choice((1, 1, 2)) for _ in range(axes)),
+        groups=groups,
+    )
+    return dict(
+        how=how,
+        x=(r.choice((1, 2, 3)), inside * groups, *(r.choice((5, 6, 9)) for _ in range(axes))),
+        w=(outside * groups, inside, *(r.choice((1, 2, 3)) for _ in range(axes))),
+    )
+
+
+@maker("conv", "conv_input", "conv_weight")
+def convolution_(m: Maker, name: str) -> Value:
+    one = convolve(m)
+    x_shape, w_shape, how = one["x"], one["w"], one["how"]
+    out = output_shape(x_shape[2:], w_shape[2:], how["stride"], how["padding"], how["dilation"])
+    y_shape = (x_shape[0], w_shape[0], *out)
+    dtype = m.random.choice(("float32", "float32", "float64"))
+    x, w, y = (m.leaf(m.draw(shape, dtype)) for shape in (x_shape, w_shape, y_shape))
+    if name == "conv":
+        return m.add(convolution.conv, x, w, **how)
+    if name == "conv_input":
+        return m.add(convolution.conv_input, y, w, spatial=x_shape[2:], **how)
+    return m.add(convolution.conv_weight, x, y, kernel=w_shape[2:], **how)
+
+
+@maker("window_argmax", "window_sum", "window_spread")
+def windows(m: Maker, name: str) -> Value:
+    r = m.random
+    axes = r.choice((1, 2, 2, 3))
+    kernel = tuple(r.choice((1, 2, 3)) for _ in range(axes))
+    how = dict(
+        kernel=kernel,
+        stride=tuple(r.choice((1, 2, 3)) for _ in range(axes)),
+        padding=tuple((p, p) for p in (r.randint(0, k // 2) for k in kernel)),
+        dilation=(1,) * axes,
+    )
+    shape = (r.choice((1, 2)), r.choice((1, 3, 16)), *(r.choice((4, 5, 8)) for _ in range(axes)))
+    out = output_shape(shape[2:], kernel, how["stride"], how["padding"], how["dilation"])
+    if name == "window_spread":
+        y = m.leaf(m.draw((*shape[:2], *out), "float32"))
+        return m.add(pooling.window_spread, y, spatial=shape[2:], **how)
+    x = m.leaf(m.draw(shape, m.random.choice(FLOATS)))
+    return m.add(getattr(pooling, name), x, out=out, **how)
+
+
+# --- indexing -------------------------------------------------------------------------------------
+
+
+def indices(m: Maker, n: int, shape: Any) -> Value:
+    return m.leaf(m.draw(shape, m.random.choice(("int64", "int64", "int32")), 0, n))
+
+
+@maker("gather")
+def gather(m: Maker) -> Value:
+    x = filled(m, m.find("fiub", 1, 3))
+    shape = m.shape(0, 2)
+    if math.prod(shape) * math.prod(x.shape[1:]) > 8192:
+        shape = (2,)
+    return m.add(indexing.gather, x, indices(m, x.shape[0], shape))
+
+
+@maker("scatter_add")
+def scatter_add(m: Maker) -> Value:
+    updates = m.find("fi", 1, 3)
+    length = m.random.choice((1, 3, 7))
+    index = indices(m, length, updates.shape[: m.random.randint(1, updates.ndim)])
+    return m.add(indexing.scatter_add, updates, index, length=length)
+
+
+@maker("scatter_set")
+def scatter_set(m: Maker) -> Value:
+    x = filled(m, m.find("fi", 1, 3))
+    index = indices(m, x.shape[0], (m.random.choice((1, 2, 6)),))
+    updates = m.leaf(m.draw(index.shape + x.shape[1:], x.dtype))
+    return m.add(indexing.scatter_set, x, updates, index)
+
+
+@maker("slice_set")
+def slice_set(m: Maker) -> Value:
+    x = m.find("fiub", 1)
+    where = region(m, x)
+    updates = m.leaf(m.draw(where["lengths"], x.dtype))
+    return m.add(indexing.slice_set, x, updates, starts=where["starts"], steps=where["steps"])
+
+
+@maker("ravel_index")
+def ravel_index(m: Maker) -> Value:
+    shape, dims = m.shape(0, 2), tuple(m.random.choice((1, 3, 6)) for _ in range(2))
+    parts = [m.leaf(m.draw(shape, "int64", -n, n)) for n in dims]
+    return m.add(indexing.ravel_index, *parts, dims=dims)
+
+
+# --- random bits ----------------------------------------------------------------------------------
+
+
+def state(m: Maker) -> Value:
+    numbers = [m.random.randrange(1 << 64), m.random.choice((0, 7, (1 << 32) - 2))]
+    return m.leaf(np.array(numbers, np.uint64))
+
+
+@maker("random_bits")
+def random_bits(m: Maker) -> Value:
+    words = m.add(bits.random_bits, state(m), shape=m.shape())
+    return m.add(elementwise.cast, words, dtype=np.dtype("float64"))
+
+
+@maker("advance")
+def advance(m: Maker) -> Value:
+    return m.add(bits.advance, state(m), blocks=m.random.randrange(9))
