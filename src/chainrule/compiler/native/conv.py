@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_emit import (
@@ -36,6 +36,20 @@ from chainrule.compiler.native.text import Function, Module, Reg, i64
 UNROLLED = 4  # up to that many input channels are written out, not looped over
 NARROW = 8  # rows with fewer outputs than that are taken from several images at once
 UNIT_FLOPS = 200_000  # a unit is not cut below that
+NEARBY = 20_000  # bytes of weights that may stay in the first-level cache
+
+Bases = tuple[Reg, Reg, Reg]
+"""Pointers into input, weight and output."""
+
+
+class Channels(NamedTuple):
+    """`count` blocks of output channels alike, from channel `start`: vectors, and the lanes of the
+    last that exist."""
+
+    start: int
+    count: int
+    vectors: int
+    last: int
 
 
 def is_depthwise(weight: Value, groups: int) -> bool:
@@ -90,7 +104,10 @@ class _Emitter:
         self.w_group, *self.w_taps, self.w_in, _ = self.w.strides
         rows, vectors = module.target.tile
         self.accumulators = rows * vectors
-        self.vectors = vectors
+        self.vectors = 1 if kernel.depthwise else vectors
+        # Small weights stay in the first-level cache: then all channels of an output are computed
+        # before the next output, so that images are read and written from front to back.
+        self.nearby = kernel.depthwise or kernel.packed.nbytes // kernel.groups <= NEARBY
 
     def emit(self) -> None:
         kernel, module = self.kernel, self.module
@@ -115,29 +132,34 @@ class _Emitter:
                     move(f, w, f.mul(g, self.w_group), self.type),
                     move(f, y, yg, self.type),
                 )
-                for start, count, vectors, last_lanes in self._channels():
-                    with f.loop(0, count, hint="channels") as block_loop:
-                        o = f.add(f.mul(block_loop.index, vectors * self.lanes), start)
-                        self._rows(f, bases, o, (first, last), tables, vectors, last_lanes)
+                rows = first, last
+                if self.nearby:
+                    self._rows(f, bases, rows, tables, self._channels())
+                for block in [] if self.nearby else self._channels():
+                    with f.loop(0, block.count, hint="channels") as number:
+                        there = self._block(f, bases, block, number.index)
+                        self._rows(f, there, rows, tables, [block._replace(start=0, count=1)])
         f.finish()
 
-    def _channels(self) -> list[tuple[int, int, int, int]]:
-        """Blocks of output channels alike: (first channel, blocks, vectors, lanes of the last)."""
+    def _channels(self) -> list[Channels]:
         outside, lanes = self.kernel.outside, self.lanes
-        if not self.kernel.units:
-            return []
         tail = outside - (math.ceil(outside / lanes) - 1) * lanes
         blocks = [
             (start * lanes, vectors, lanes)
             for start, vectors in pieces(math.ceil(outside / lanes), self.vectors)
         ]
         blocks[-1] = (*blocks[-1][:2], tail)
-        return [
-            (run[0][0], len(run), vectors, last)
-            for (vectors, last), run in (
-                (key, list(group)) for key, group in itertools.groupby(blocks, lambda b: b[1:])
-            )
-        ]
+        alike = [(key, list(run)) for key, run in itertools.groupby(blocks, lambda b: b[1:])]
+        return [Channels(run[0][0], len(run), *key) for key, run in alike]
+
+    def _block(self, f: Function, bases: Bases, channels: Channels, number: Reg) -> Bases:
+        """The pointers of block `number` of these."""
+        o = f.add(f.mul(number, channels.vectors * self.lanes), channels.start)
+        x, w, y = bases
+        if self.kernel.depthwise:
+            x = move(f, x, f.mul(o, self.x.strides[1]), self.type)
+        w = move(f, w, o, self.type)
+        return x, w, move(f, y, f.mul(o, self.y.strides[1]), self.type)
 
     def _table(self, number: int) -> Reg:
         """For each position of an outer axis: taps lo, hi, offset in the input and the weight."""
@@ -150,55 +172,49 @@ class _Emitter:
             entries += [*line.met(j), line.at(j, 0) * stride, line.first * tap]
         return self.module.table(f"{self.name}.axis{number}", "i64", [str(e) for e in entries])
 
-    def _rows(self, f, bases, o, rows, tables, vectors, last_lanes) -> None:
+    def _rows(
+        self, f: Function, bases: Bases, rows: tuple[Reg, Reg], tables: list[Reg],
+        blocks: list[Channels],
+    ) -> None:  # fmt: skip
         x, w, y = bases
-        w = move(f, w, o, self.type)
-        y = move(f, y, f.mul(o, self.y.strides[1]), self.type)
-        if self.kernel.depthwise:
-            x = move(f, x, f.mul(o, self.x.strides[1]), self.type)
         with f.loop(*rows, hint="row") as row:
             index = unravel(f, row.index, [axis.out for axis in self.outer])
             y = move(f, y, flat(f, index, self.y.strides[2:-1]), self.type)
-            ranges = []
+            ranges: list[Reg] = []
             for table, i in zip(tables, index, strict=True):
                 entry = f.at(table, f.mul(i, 4), "i64")
                 lo, hi, ox, ow = (f.load(f.at(entry, k, "i64"), "i64") for k in range(4))
                 x, w = move(f, x, ox, self.type), move(f, w, ow, self.type)
                 ranges += [lo, hi]
             for line in self.inner.lines:
-                self._line(f, line, (x, w, y), ranges, vectors, last_lanes)
+                self._line(f, line, (x, w, y), ranges, blocks)
 
-    def _line(self, f, line: Line, bases, ranges, vectors, last_lanes) -> None:
+    def _line(
+        self, f: Function, line: Line, bases: Bases, ranges: list[Reg], blocks: list[Channels]
+    ) -> None:
         """The outputs of one line of the innermost axis, tile by tile."""
         x, w, y = bases
         together = self.kernel.together
-        most = max(1, self.accumulators // vectors)
+        most = max(1, self.accumulators // max(block.vectors for block in blocks))
         images = max(t for t in range(1, together + 1) if together % t == 0 and t <= most)
         widest = max(1, most // images) if images > 1 else most
         xw, yw = self.x.strides[-1], self.y.strides[-1]
-        for key, run in itertools.groupby(
-            tiles(line, widest), key=lambda tile: (tile.width, tile.spans)
-        ):
-            alike = list(run)
-            function = self._tile(line, alike[0], images, vectors, last_lanes)
-            with f.loop(0, together // images, hint="images") as image:
-                with f.loop(0, len(alike), hint="tile") as number:
-                    j = f.add(f.mul(number.index, key[0]), alike[0].start)
-                    at_x = f.add(
-                        f.mul(j, line.step * xw),
-                        f.mul(image.index, images * self.x.strides[0]),
-                    )
-                    at_y = f.add(
-                        f.add(f.mul(j, line.spacing * yw), line.start * yw),
-                        f.mul(image.index, images * self.y.strides[0]),
-                    )
-                    f.run(
-                        function,
-                        move(f, x, at_x, self.type),
-                        w,
-                        move(f, y, at_y, self.type),
-                        *ranges,
-                    )
+        alike = itertools.groupby(tiles(line, widest), key=lambda t: (t.width, t.spans))
+        for _, run in alike:
+            tiled = list(run)
+            first, shape = tiled[0], (together // images, len(tiled))
+            with f.loop(0, math.prod(shape), hint="tile") as number:
+                image, j = unravel(f, number.index, shape)
+                image, j = f.mul(image, images), f.add(f.mul(j, first.width), first.start)
+                at_x = f.add(f.mul(j, line.step * xw), f.mul(image, self.x.strides[0]))
+                at_y = f.mul(f.add(f.mul(j, line.spacing), line.start), yw)
+                at_y = f.add(at_y, f.mul(image, self.y.strides[0]))
+                here = move(f, x, at_x, self.type), w, move(f, y, at_y, self.type)
+                for block in blocks:
+                    function = self._tile(line, first, images, block.vectors, block.last)
+                    with f.loop(0, block.count, hint="channels") as channel:
+                        there = self._block(f, here, block, channel.index)
+                        f.run(function, *there, *ranges)
 
     def _tile(self, line: Line, tile: Tile, images: int, vectors: int, last: int) -> str:
         """The function that computes tiles like this one; its name."""
@@ -246,14 +262,16 @@ class _Emitter:
                 inner = self._taps(f, line, tile, pixels, inner, axis + 1, ox, ow, last)
                 tap.next = [x for row in inner for x in row]
             return [tap.results[i : i + width] for i in range(0, len(carry), width)]
+        if self.kernel.depthwise:
+            return self._depthwise(f, line, tile, pixels, sums, ox, ow, last)
         sums = list(sums)
         for i, (lo, hi) in enumerate(tile.spans):
             met = [p for p, (_, c) in enumerate(pixels) if lo <= c < hi]
             if met:
-                self._tap(f, line, i, pixels, met, sums, ox, ow, last)
+                self._tap(f, line, i, pixels, met, sums, ox, ow)
         return sums
 
-    def _tap(self, f, line, i, pixels, met, sums: Sums, ox, ow, last) -> None:
+    def _tap(self, f, line, i, pixels, met, sums: Sums, ox, ow) -> None:
         """One tap of the innermost axis, for the outputs that meet an input under it."""
         x = move(f, f.arg("x"), f.add(ox, line.at(0, i) * self.x.strides[-1]), self.type)
         tap = (line.first + line.jump * i) * self.w_taps[-1]
@@ -262,11 +280,7 @@ class _Emitter:
             pixels[p][0] * self.x.strides[0] + pixels[p][1] * line.step * self.x.strides[-1]
             for p in met
         ]
-        vectors = len(sums[0])
-        if self.kernel.depthwise:
-            self._depthwise(f, x, w, offsets, met, sums, last)
-            return
-        columns = tuple(v * self.lanes for v in range(vectors))
+        columns = tuple(v * self.lanes for v in range(len(sums[0])))
         block = Registers(self.type, self.lanes, tuple(offsets), columns, self.lanes)
         some: Sums = [sums[p] for p in met]
         x_in, inside = self.x.strides[1], self.kernel.inside
@@ -282,20 +296,28 @@ class _Emitter:
         for p, row in zip(met, some, strict=True):
             sums[p] = row
 
-    def _depthwise(self, f, x, w, offsets: Sequence[int], met, sums: Sums, last) -> None:
-        vectors, stride = len(sums[0]), self.x.strides[1]
-        weights = [
-            load_lanes(f, move(f, w, v * self.lanes, self.type), self.type, self.lanes)
-            for v in range(vectors)
-        ]
-        for p, offset in zip(met, offsets, strict=True):
-            row = []
-            for v, weight in enumerate(weights):
-                count = last if v == vectors - 1 else self.lanes
-                at = move(f, x, offset + v * self.lanes * stride, self.type)
-                value = load_lanes(f, at, self.type, self.lanes, stride, count)
-                row.append(f.fma(value, weight, sums[p][v]))
-            sums[p] = row
+    def _depthwise(self, f, line: Line, tile: Tile, pixels, sums: Sums, ox, ow, last) -> Sums:
+        """All taps of the innermost axis of a depthwise convolution: each input is loaded once."""
+        stride = self.x.strides[1]
+        uses: dict[int, list[tuple[int, int]]] = {}
+        for p, (t, c) in enumerate(pixels):
+            for i, (lo, hi) in enumerate(tile.spans):
+                if lo <= c < hi:
+                    at = t * self.x.strides[0] + line.at(c, i) * self.x.strides[-1]
+                    uses.setdefault(at, []).append((p, i))
+        weights = []
+        for i in range(line.taps):
+            tap = (line.first + line.jump * i) * self.w_taps[-1]
+            w = move(f, f.arg("w"), f.add(ow, tap), self.type)
+            weights.append(load_lanes(f, w, self.type, self.lanes))
+        x = move(f, f.arg("x"), ox, self.type)
+        sums = [list(row) for row in sums]
+        for at, meetings in uses.items():
+            here = move(f, x, at, self.type)
+            value = load_lanes(f, here, self.type, self.lanes, stride, last)
+            for p, i in meetings:
+                sums[p][0] = f.fma(value, weights[i], sums[p][0])
+        return sums
 
 
 def gather(op: Op) -> list[Kernel]:
