@@ -18,10 +18,10 @@ from chainrule.compiler import fuse, passes
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native.host import HostKernel
 from chainrule.compiler.native.kernel import PARAMETERS
-from chainrule.compiler.native.program import Program, Tables, export_kernels
+from chainrule.compiler.native.program import Program, export_kernels
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Function, Module
-from chainrule.compiler.plan import Plan, plan
+from chainrule.compiler.plan import Plan, plan, tables
 from chainrule.compiler.schedule import Schedule, arrange, own
 from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
 
@@ -92,9 +92,8 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
         assert target is not None
         code = emit(planned, target)
     kind = GuardedProgram if options.redzones else Program
-    program = kind(
-        code, planned.tables, planned.constants, host_calls(planned), target=target
-    )
+    calls = host_calls(planned)
+    program = kind(code, tables(planned), planned.constants, calls, target=target)
     program.plan = planned
     return program
 
@@ -103,7 +102,7 @@ def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, A
     """The kernels of a graph, and the strides of what does not lie row-major."""
     graph = own(graph)
     kernels = fuse.kernels(graph, target)
-    return arrange(graph, kernels, lambda op: fuse.kernel_of(op, target)), {}
+    return arrange(graph, kernels, lambda op: fuse.kernels_of(op, target)), {}
 
 
 def emit(planned: Plan, target: Target) -> bytes:
@@ -148,6 +147,3 @@ class GuardedProgram(Program):
             if not bool(np.all(zone == MARK)):
                 at = offset + int(np.argmax(zone != MARK))
                 raise RedZoneError(f"a kernel wrote to byte {at} of the arena.\n{self.plan.arena}")
-
-
-__all__ = ["Options", "RedZoneError", "Tables", "build"]

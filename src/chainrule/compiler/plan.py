@@ -38,7 +38,7 @@ class Plan:
         buffers: where each value that has memory lies.
         arena: the plan of the arena.
         constants: the bytes of the constants.
-        tables: the program's tables.
+        places: where inputs and outputs are bound.
         natives: the positions of the kernels that have native code, as the tables number them.
         hosts: those that are host calls.
     """
@@ -48,7 +48,7 @@ class Plan:
     buffers: dict[Value, Buffer]
     arena: memory.Arena
     constants: bytes
-    tables: Tables
+    places: tuple[list[Place], list[Place]]
     natives: list[int]
     hosts: list[int]
 
@@ -78,8 +78,7 @@ def plan(schedule: Schedule, strides: Strides | None = None, redzone: int = 0) -
         )
     natives = [i for i, k in enumerate(schedule.kernels) if k.family != "host"]
     hosts = [i for i, k in enumerate(schedule.kernels) if k.family == "host"]
-    tables = _tables(schedule, steps, natives, hosts, places, arena)
-    return Plan(schedule, steps, buffers, arena, constants, tables, natives, hosts)
+    return Plan(schedule, steps, buffers, arena, constants, places, natives, hosts)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -173,7 +172,7 @@ def _alike(x: Value, y: Value, strides: Strides) -> bool:
     )
 
 
-def _outside(schedule: Schedule) -> tuple[dict[Value, Buffer], list[list[Place]], bytes]:
+def _outside(schedule: Schedule) -> tuple[dict[Value, Buffer], tuple[list[Place], list[Place]], bytes]:
     """The buffers of inputs, outputs and constants."""
     graph = schedule.graph
     buffers: dict[Value, Buffer] = {}
@@ -195,7 +194,7 @@ def _outside(schedule: Schedule) -> tuple[dict[Value, Buffer], list[list[Place]]
         if value in used:
             buffers[value], data = _constant(value, array, len(blob))
             blob += data
-    return buffers, [inputs, outputs], bytes(blob)
+    return buffers, (inputs, outputs), bytes(blob)
 
 
 def _constant(value: Value, array: np.ndarray[Any, Any], start: int) -> tuple[Buffer, bytes]:
@@ -212,19 +211,14 @@ def _constant(value: Value, array: np.ndarray[Any, Any], start: int) -> tuple[Bu
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _tables(
-    schedule: Schedule,
-    steps: list[list[int]],
-    natives: list[int],
-    hosts: list[int],
-    places: list[list[Place]],
-    arena: memory.Arena,
-) -> Tables:
+def tables(plan: Plan) -> Tables:
+    """The program's tables. Kernels settle their units when they are emitted: call this after it."""
+    natives, hosts = plan.natives, plan.hosts
     number = {i: n for n, i in enumerate(natives)} | {i: n for n, i in enumerate(hosts)}
-    kernels = schedule.kernels
+    kernels = plan.schedule.kernels
     listed: list[Phase | HostCall] = []
-    for step in steps:
-        commits = any(i in schedule.commits for i in step)
+    for step in plan.steps:
+        commits = any(i in plan.schedule.commits for i in step)
         if kernels[step[0]].family == "host":
             listed.append(HostCall(number[step[0]], commits))
         else:
@@ -234,7 +228,7 @@ def _tables(
             listed.append(Phase(tasks, commits))
     labels = [label(kernels[i]) for i in natives]
     scratch = max((kernels[i].scratch for i in natives), default=0)
-    return Tables(listed, places[0], places[1], arena.nbytes, scratch, labels)
+    return Tables(listed, *plan.places, plan.arena.nbytes, scratch, labels)
 
 
 GENERAL: dict[str, float] = {"exp": 8, "log": 10, "tanh": 14, "sigmoid": 12, "erf": 20, "pow": 40}

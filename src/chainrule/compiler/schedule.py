@@ -20,7 +20,7 @@ from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.passes.cleaning import CHECK
 from chainrule.primitives.movement import identity_copy
 
-Maker = Callable[[Op], Kernel]
+Maker = Callable[[Op], Sequence[Kernel]]
 
 
 @dataclass
@@ -97,7 +97,7 @@ def arrange(graph: Graph, kernels: Sequence[Kernel], copy: Maker) -> Schedule:
 
     Arguments:
         graph: from `own`; outputs that are copied are changed in it.
-        copy: makes the kernel of a copy.
+        copy: makes the one kernel of a copy.
     """
     kernels = sort(kernels)
     maker = {value: i for i, kernel in enumerate(kernels) for value in kernel.writes}
@@ -124,7 +124,8 @@ def arrange(graph: Graph, kernels: Sequence[Kernel], copy: Maker) -> Schedule:
             op = Op(identity_copy, (value,), {})
             graph.ops.append(op)
             graph.outputs[position] = op.output
-            kernels.append(copy(op))
+            (kernel,) = copy(op)
+            kernels.append(kernel)
             before.append({writer})
             after.append(set())
             after[writer].add(len(kernels) - 1)
