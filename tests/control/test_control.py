@@ -16,6 +16,7 @@ from chainrule.graph import observe
 from chainrule.nn import functional
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 def numbers(*shape: int, seed: int = 0) -> cr.Tensor:
@@ -106,7 +107,7 @@ def test_only_what_is_asked_for_is_differentiated() -> None:
     for wanted in ((0,), (1,), (2,), (3,), (0, 3)):
         for pick in (0, 1):
             ours, theirs = (
-                cr.grad(lambda *a, loop=loop: squashed(loop(*a)[pick]), argnums=wanted)(W, B, H, X)
+                cr.grad(lambda *a, f=loop, i=pick: squashed(f(*a)[i]), argnums=wanted)(W, B, H, X)
                 for loop in (
                     lambda w, b, h, x: cr.scan(cell(w, b), h, x),
                     lambda w, b, h, x: looped(cell(w, b), h, x),
@@ -309,7 +310,7 @@ def test_hessian_of_a_loop() -> None:
     assert_same(ours, theirs)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     n=st.integers(0, 5), rows=st.integers(1, 3), width=st.integers(1, 4),
     reverse=st.booleans(), k=st.none() | st.integers(1, 4), seed=st.integers(0, 99),
@@ -338,7 +339,7 @@ def test_against_jax(n, rows, width, reverse, k, seed) -> None:
         lambda *a: loss(jnp, lambda f, i, x: jax.lax.scan(f, i, x, reverse=reverse), *a),
         argnums=(0, 1, 2),
     )(*map(jnp.asarray, arrays))
-    assert_same(list(ours[1]) + [ours[0]], [*theirs[1], theirs[0]], rtol=1e-10)
+    assert_same([*ours[1], ours[0]], [*theirs[1], theirs[0]], rtol=1e-10)
 
 
 # --- random numbers -------------------------------------------------------------------------------
@@ -438,7 +439,6 @@ def test_checkpoints_save_memory() -> None:
     w = cr.zeros((8, 8), requires_grad=True)
 
     def saved(**how: Any) -> int:
-        _, ys = cr.scan(lambda h, x: (cr.tanh(h @ w + x), None), x[0], x, **how)
         h, _ = cr.scan(lambda h, x: (cr.tanh(h @ w + x), None), x[0], x, **how)
         seen, size, todo = set(), 0, [h._node]
         while todo:
@@ -571,7 +571,7 @@ def test_a_changed_carry_names_the_function_s_line() -> None:
 
 
 PEEKS = [
-    lambda c: float(c), lambda c: bool(c > 0), lambda c: c.item(), lambda c: np.asarray(c),
+    lambda c: float(c), lambda c: bool(c > 0), lambda c: c.item(), lambda c: np.asarray(c.detach()),
     lambda c: c.tolist(), lambda c: str(c), lambda c: [1, 2][c.astype(cr.int64)],
 ]  # fmt: skip
 

@@ -21,6 +21,7 @@ from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.dtypes import is_float
 from chainrule.errors import TraceError
 from chainrule.graph import Array, Leaf, Primitive, Spec, apply, make, state
+from chainrule.primitives.control import scan
 from chainrule.primitives.movement import alias, detach
 
 RANDOM_STATE = Spec((2,), np.dtype(np.uint64))
@@ -78,10 +79,11 @@ class BodyTracer:
 
     def __enter__(self) -> BodyTracer:
         self.parent, state.tracer = state.tracer, self
+        self._observers = state.observers
         return self
 
     def __exit__(self, *exception: object) -> None:
-        state.tracer = self.parent
+        state.tracer, state.observers = self.parent, self._observers
         for generator, (_, before) in self.generators.items():
             generator.state = before
 
@@ -91,8 +93,11 @@ class BodyTracer:
         self, primitive: Primitive, inputs: Sequence[Any], params: dict[str, Any], specs: Any
     ) -> Any:
         """Write an application down and give its placeholders; None if all is from outside."""
+        # Observers see what is computed, not what is written down.
+        state.observers = self._observers
         if not any(id(x._array) in self._values for x in inputs):
             return self.parent and self.parent.record(primitive, inputs, params, specs)
+        state.observers = ()
         values = [self.value(x) for x in inputs]
         several = not isinstance(specs, Spec)
         op = Op(primitive, values, params, specs if several else (specs,))
@@ -199,15 +204,17 @@ class Body:
 
 
 def trace(
-    function: Callable[..., Any], specs: Sequence[Spec], leaves_of: Callable[[Any], list[Any]]
-) -> Body:
+    function: Callable[..., Any], specs: Sequence[Spec], connected: Sequence[bool],
+    leaves_of: Callable[[Any], list[Any]],
+) -> Body:  # fmt: skip
     """Trace `function(*tensors of specs)`.
 
     Arguments:
+        connected: which of them may require gradients.
         leaves_of: takes what the function returned apart into tensors (and checks it).
     """
     with BodyTracer(state.grad_enabled) as tracer:
-        arguments = [tracer.input(spec, connected=True) for spec in specs]
+        arguments = list(map(tracer.input, specs, connected))
         own = [tracer.value(x) for x in arguments]
         # The function gets tensors of its own, to which it may assign.
         returned = function(*[alias(x) for x in arguments])
@@ -295,3 +302,30 @@ def pruned(graph: Graph) -> Graph:
     used = {x for op in ops for x in op.inputs} | set(outputs)
     constants = {value: array for value, array in graph.constants.items() if value in used}
     return Graph(list(graph.inputs), constants, ops, outputs, {}, graph.name)
+
+
+def without_unread(body: Graph) -> Graph:
+    """A body whose inner loops no longer give what nobody reads: what a derivative would save."""
+    read = {x for op in body.ops for x in op.inputs} | set(body.outputs)
+    now: dict[Value, Value] = {}
+    ops = []
+    for op in body.ops:
+        inputs = tuple(now.get(x, x) for x in op.inputs)
+        kept = [i for i, z in enumerate(op.outputs) if z in read or i < op.params.get("carries", 0)]
+        params = op.params
+        if op.primitive is scan and len(kept) < len(op.outputs):
+            inner: Graph = params["body"]
+            outputs = [inner.outputs[i] for i in kept]
+            lean = Graph(inner.inputs, inner.constants, inner.ops, outputs, {}, inner.name)
+            params = {**params, "body": pruned(lean)}
+        elif inputs == op.inputs:
+            ops.append(op)
+            continue
+        else:
+            kept = list(range(len(op.outputs)))
+        specs = [op.outputs[i].spec for i in kept]
+        fresh = Op(op.primitive, inputs, params, specs, op.line, op.where)
+        now.update(zip([op.outputs[i] for i in kept], fresh.outputs, strict=True))
+        ops.append(fresh)
+    outputs = [now.get(z, z) for z in body.outputs]
+    return Graph(list(body.inputs), body.constants, ops, outputs, {}, body.name)

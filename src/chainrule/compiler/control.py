@@ -16,9 +16,9 @@ from chainrule.array.manipulation import concat, reshape
 from chainrule.autograd import tree
 from chainrule.compiler.body import Body, trace
 from chainrule.compiler.ir import Graph, Value
-from chainrule.compiler.reverse import apply_scan
+from chainrule.compiler.reverse import apply_cond, apply_scan
 from chainrule.errors import ArgumentError, DTypeError, ShapeError
-from chainrule.graph import Spec, apply
+from chainrule.graph import Spec, apply, state
 from chainrule.primitives import control, movement
 
 __all__ = ["cond", "scan", "while_loop"]
@@ -112,16 +112,17 @@ def _run(
     m = len(carry)
     specs = [Spec(x.shape, x.dtype) for x in carry]
     specs += [Spec(x.shape[1:], x.dtype) for x in xs]
-    body = trace(lambda *a: step(list(a[:m]), list(a[m:])), specs, lambda r: [*r[0], *r[1]])
-    states = [generator.state for generator in body.generators]
+    connected = [True] * m + [x._node is not None for x in xs]
+    body = trace(
+        lambda *a: step(list(a[:m]), list(a[m:])), specs, connected, lambda r: [*r[0], *r[1]]
+    )
+    states = _states(body.generators)
     results = apply_scan(
         [*body.outside, *states, *carry, *xs], body.graph, len(body.outside), len(states) + m,
         n, reverse, recompute,
     )  # fmt: skip
-    for generator, after in zip(body.generators, results, strict=False):
-        generator.state = after
-    rest = results[len(states) :]
-    return list(rest[:m]), list(rest[m:])
+    rest = _with_states(body.generators, results)
+    return rest[:m], rest[m:]
 
 
 def _segmented(run: Callable[..., Any], k: int, cut: bool) -> Callable[..., Any]:
@@ -184,16 +185,15 @@ def cond(
         built.append(rebuild)
         return leaves
 
-    bodies = [trace(lambda *a, f=f: f(*build(a)), specs, taken_apart) for f in (true_fn, false_fn)]
+    connected = [x._node is not None for x in inputs]
+    bodies = [
+        trace(lambda *a, f=f: f(*build(a)), specs, connected, taken_apart)
+        for f in (true_fn, false_fn)
+    ]
     _same_results(true_fn, false_fn, *bodies)
-    outside, states, graphs = _united(bodies)
-    results = apply(
-        control.cond, predicate, *outside, *[g.state for g in states], *inputs,
-        then=graphs[0], otherwise=graphs[1],
-    )  # fmt: skip
-    for generator, after in zip(states, results, strict=False):
-        generator.state = after
-    return built[0](results[len(states) :])
+    outside, generators, graphs = _united(bodies)
+    results = apply_cond(predicate, [*outside, *_states(generators), *inputs], *graphs)
+    return built[0](_with_states(generators, results))
 
 
 def _same_results(true_fn: Any, false_fn: Any, first: Body, second: Body) -> None:
@@ -259,8 +259,9 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     init = _numbers_as_tensors(init)
     carry, build = _tensors(init)
     specs = [Spec(x.shape, x.dtype) for x in carry]
+    connected = [False] * len(carry)
     test = trace(
-        lambda *a: cond_fn(build(a)), specs, lambda r: [_predicate("while_loop", r)]
+        lambda *a: cond_fn(build(a)), specs, connected, lambda r: [_predicate("while_loop", r)]
     )  # fmt: skip
     if test.generators:
         raise ArgumentError(
@@ -268,18 +269,35 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
             "them over."
         )
     body = trace(
-        lambda *a: body_fn(build(a)), specs, lambda r: _carried(body_fn, init, carry, r)
+        lambda *a: body_fn(build(a)), specs, connected,
+        lambda r: _carried(body_fn, init, carry, r),
     )  # fmt: skip
-    outside, states, graphs = _united([test, body])
+    outside, generators, graphs = _united([test, body])
     # The test gives its verdict alone; the states are what the body makes of them.
-    graphs[0].outputs = graphs[0].outputs[len(states) :]
+    graphs[0].outputs = graphs[0].outputs[len(generators) :]
     results = apply(
-        control.while_loop, *outside, *[g.state for g in states], *carry, test=graphs[0],
+        control.while_loop, *outside, *_states(generators), *carry, test=graphs[0],
         body=graphs[1], consts=len(outside),
     )  # fmt: skip
-    for generator, after in zip(states, results, strict=False):
+    return build(_with_states(generators, results))
+
+
+# --- random state --------------------------------------------------------------------------------
+
+
+def _states(generators: Sequence[Any]) -> list[Any]:
+    """The states that go into a loop; a loop around it is told that they will change."""
+    for generator in generators:
+        if state.tracer is not None:
+            state.tracer.stateful(generator)
+    return [generator.state for generator in generators]
+
+
+def _with_states(generators: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """Give the generators the states that came out; returns the other results."""
+    for generator, after in zip(generators, results, strict=False):
         generator.state = after
-    return build(results[len(states) :])
+    return list(results[len(generators) :])
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -331,7 +349,9 @@ def _predicate(name: str, given: Any) -> Any:
 def _carried(f: Any, init: Any, before: Sequence[Any], after: Any) -> list[Any]:
     """The leaves of the next carry, which must be like those of the one before."""
     try:
-        leaves = [asarray(x) for x in tree.leaves_like(init, _numbers_as_tensors(after))]
+        after = _numbers_as_tensors(after)
+        tree.leaves_like(after, init)
+        leaves = [asarray(x) for x in tree.leaves_like(init, after)]
     except ArgumentError as error:
         raise ArgumentError(
             f"the carry that {_named(f)} returned is not built like the first one: {error.args[0]}"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.compiler.body import extract, replay
+from chainrule.compiler.body import extract, replay, without_unread
 from chainrule.compiler.ir import Graph, Value
 from chainrule.compiler.overtime import Late, OverTime
 from chainrule.compiler.pullback import Pullback, pull, reached, reaching
@@ -37,12 +37,14 @@ class Plan:
         carried: the carries through which gradients flow.
         outputs: the outputs of the body whose cotangents it takes.
         saved: the values of the body that it needs of each step, beyond its xs.
+        reached: for each output of the body whether it depends on what needs a gradient.
     """
 
     pullback: Pullback
     carried: list[int]
     outputs: list[int]
     saved: list[Value]
+    reached: list[bool]
 
 
 _plans: weakref.WeakKeyDictionary[Graph, dict[Any, Plan | None]] = weakref.WeakKeyDictionary()
@@ -90,7 +92,8 @@ def _make_plan(
     took = [*carried, *ys]
     pullback = pull(body, want, [i in took for i in range(len(outputs))], recompute)
     given = {*inputs[:consts], *inputs[consts + carries :]}
-    return Plan(pullback, carried, took, [v for v in pullback.reads if v not in given])
+    saved = [v for v in pullback.reads if v not in given]
+    return Plan(pullback, carried, took, saved, [z in seen for z in outputs])
 
 
 def saving(body: Graph, values: Sequence[Value], carries: int) -> Graph:
@@ -108,6 +111,9 @@ def apply_scan(
 ) -> tuple[Any, ...]:  # fmt: skip
     """Apply scan, saving what its derivative will read if there can be one."""
     shown = len(body.outputs)
+    connected = [False] * shown
+    if recompute:
+        body = without_unread(body)
     if state.grad_enabled and any(x._node is not None for x in inputs):
         needs = tuple(x._node is not None for x in inputs)
         received = tuple(is_float(z.dtype) for z in body.outputs)
@@ -116,12 +122,17 @@ def apply_scan(
             wider = saving(body, found.saved, carries)
             padded = received + (False,) * (len(wider.outputs) - shown)
             _plans.setdefault(wider, {})[consts, needs, padded, recompute] = found
-            body = wider
+            body, connected = wider, found.reached
     results = control.scan(
         *inputs, body=body, consts=consts, carries=carries, length=length, reverse=reverse,
         recompute=recompute,
     )  # fmt: skip
-    return results[:shown]
+    return _connected(results[:shown], connected)
+
+
+def _connected(results: Sequence[Any], connected: Sequence[bool]) -> tuple[Any, ...]:
+    """The results; those that depend on nothing that needs a gradient need none either."""
+    return tuple(z if c else make(z._array) for z, c in zip(results, connected, strict=True))
 
 
 def _is_zero(g: Any) -> bool:
@@ -296,6 +307,19 @@ def _zeros(graph: Graph, like: Value) -> Value:
     return graph.constant(constant(0, like.shape, like.dtype)._array)
 
 
+def apply_cond(
+    predicate: Any, inputs: Sequence[Any], then: Graph, otherwise: Graph
+) -> tuple[Any, ...]:  # fmt: skip
+    """Apply cond; results that depend on nothing that needs a gradient need none."""
+    results = control.cond(predicate, *inputs, then=then, otherwise=otherwise)
+    connected = [False] * len(results)
+    for branch in (then, otherwise):
+        needing = {v for v, x in zip(branch.inputs, inputs, strict=True) if x._node is not None}
+        seen = reached(branch, needing)
+        connected = [c or z in seen for c, z in zip(connected, branch.outputs, strict=True)]
+    return _connected(results, connected)
+
+
 def _cond_derivative(
     needs: Flags, g: Any, z: Any, predicate: Any, *inputs: Any, then: Graph, otherwise: Graph
 ) -> Sequence[Any]:
@@ -304,11 +328,7 @@ def _cond_derivative(
     wanted = needs[1:]
     branches = [_pulled_branch(b, wanted, received) for b in (then, otherwise)]
     cotangents = [x for x, r in zip(gs, received, strict=True) if r]
-    results = iter(
-        control.cond(
-            predicate, *inputs, *cotangents, then=branches[0], otherwise=branches[1]
-        )
-    )  # fmt: skip
+    results = iter(apply_cond(predicate, [*inputs, *cotangents], *branches))
     return [None, *[next(results) if want else None for want in wanted]]
 
 
