@@ -51,6 +51,9 @@ from chainrule.compiler.native.text import Function, Int, Module, Reg
 Pair = tuple[int, int]
 Packing = Literal["none", "unit", "ready"]
 
+FAR = 128
+"""From this depth on, lines of C are asked for before they are needed."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -228,9 +231,7 @@ def packed_size(p: Product, lanes: int) -> int:
     return math.ceil(p.columns / lanes) * panel_room(p, lanes)
 
 
-def pack_panel(
-    f: Function, name: str, p: Product, plan: Plan, panel: Reg, pointers: tuple[Reg, Reg]
-) -> None:
+def pack_panel(f: Function, p: Product, plan: Plan, panel: Reg, pointers: tuple[Reg, Reg]) -> None:
     """Write the packing of one panel of a whole B: from its first element to the packed whole."""
     lanes = lanes_in(f.target, p.type)
     source, to = pointers
@@ -238,16 +239,16 @@ def pack_panel(
     source = f.at(source, f.mul(vectors, lanes * p.b[1]), p.type)
     to = f.at(to, f.mul(vectors, panel_room(p, lanes)), p.type)
     for first, stop, wide, last in panels_of(p, plan.across, lanes):
-        packing = Panel(p.type, *p.b, (wide - 1) * lanes + last, wide)
+        packing = Panel(p.type, *p.b, (wide - 1) * lanes + last, wide, p.depth % lanes == 0)
         with f.when(f.icmp("ult", f.sub(panel, first), stop - first)):
-            f.run(emit_pack(f.module, f"{name}_{first}", packing), source, to, f.add(p.depth, 0))
+            f.run(emit_pack(f.module, packing), source, to, f.add(p.depth, 0))
 
 
 class Gemm:
     """The functions that compute one product: `unit` writes a unit's loops into a kernel.
 
     Arguments:
-        name: what the functions' names begin with.
+        name: the kernel's.
         finish: what is done with finished vectors in place of storing them. The function that it
             writes into then has the arguments `%table` and `%batch`.
     """
@@ -311,15 +312,25 @@ class Gemm:
             parameters += ", ptr %table, i64 %batch, i64 %row, i64 %column"
         if self.blocked:
             parameters += ", i64 %depth, i1 %first, i1 %final"
-        f = Function(self.module, f"{self.name}_{high}x{wide}_{last}", parameters)
+        b_step = p.b[0] if plan.pack == "none" else wide * self.lanes
+        depth = None if self.blocked else p.depth
+        key = (p.type, high, wide, last, self.a_steps, b_step, self.c_steps, depth, plan.pack)
+        own = None if self.finish is None else self.name  # what finishes a tile is this product's
+        name, new = self.module.shared("tile", (key, own))
+        if not new:
+            return name
+        f = Function(self.module, name, parameters)
         outer = Tile.dense(f.target, p.type, high, wide, self.a_steps[0], last)
         inner = outer if plan.pack == "none" else replace(outer, last=self.lanes)
-        b_step = p.b[0] if plan.pack == "none" else wide * self.lanes
         c, start = f.arg("c"), None
         if self.blocked:
             start = self._start(f, outer)
-        depth = f.arg("depth") if self.blocked else p.depth
-        level = Level(depth, self.a_steps[1], b_step)
+        if self.finish is None and self.c_steps[1] == 1 and plan.block >= FAR:
+            for i in range(high):
+                for j in range(wide):
+                    index = f.add(f.mul(i, self.c_steps[0]), j * self.lanes)
+                    _prefetch(f, f.at(c, index, p.type))
+        level = Level(f.arg("depth") if depth is None else depth, self.a_steps[1], b_step)
         sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start)
         if self.finish is None:
             write(f, outer, sums, c, *self.c_steps)
@@ -389,6 +400,12 @@ class Gemm:
         return first, f.smin(f.add(first, size), parts.count)
 
 
+def _prefetch(f: Function, address: Reg) -> None:
+    """Ask for a line of memory that will be written."""
+    f.module.declare("llvm.prefetch.p0", "void", ["ptr", *["i32 immarg"] * 3])
+    f.do(f"call void @llvm.prefetch.p0({address}, i32 1, i32 3, i32 1)")
+
+
 class _Run:
     """The loops of one unit over one block of the depth, being written."""
 
@@ -419,7 +436,7 @@ class _Run:
         a = f.at(self.a, f.mul(self.k, p.a[1]), p.type)
         if plan.copy:
             to = copied_strides(*p.a, gemm._unit_rows, plan.block, p.type)
-            name = emit_copy(gemm.module, f"{gemm.name}_copy", p.type, p.a, to)
+            name = emit_copy(gemm.module, p.type, p.a, to)
             rows = f.sub(start_of(f, plan.down, self.tiles[1]), self.row0)
             source = f.at(a, f.mul(self.row0, p.a[0]), p.type)
             f.run(name, source, self.copy, rows, f.add(depth, 0))
@@ -440,8 +457,8 @@ class _Run:
             b = f.at(self.b, f.add(f.mul(self.k, p.b[0]), f.mul(column, p.b[1])), p.type)
         if plan.pack == "unit":
             there = (wide - 1) * gemm.lanes + last
-            packing = Panel(p.type, *p.b, there, wide)
-            name = emit_pack(gemm.module, f"{gemm.name}_pack{there}", packing)
+            packing = Panel(p.type, *p.b, there, wide, p.depth % gemm.lanes == 0)
+            name = emit_pack(gemm.module, packing)
             f.run(name, b, self.panel, f.add(depth, 0))
             b = self.panel
         for number, stop, high in classes(plan.down):

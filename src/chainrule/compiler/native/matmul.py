@@ -192,7 +192,7 @@ class PackKernel(Kernel):
                 f.at(source, dot(f, index, [b for b, _ in steps]), p.type),
                 f.at(packed, dot(f, index, [t for _, t in steps]), p.type),
             )
-            pack_panel(f, name, p, self.plan, panel, pointers)
+            pack_panel(f, p, self.plan, panel, pointers)
         f.finish()
 
 

@@ -34,6 +34,7 @@ class Panel(NamedTuple):
         row_step, column_step: elements of B from one k, and from one column, to the next.
         columns: how many there are; the panel is as wide as the vectors that hold them.
         vectors: the panel's width in vectors.
+        whole: the depth is known to be a multiple of a vector's length, which makes less code.
     """
 
     type: str
@@ -41,10 +42,17 @@ class Panel(NamedTuple):
     column_step: int
     columns: int
     vectors: int
+    whole: bool = False
 
 
-def emit_pack(module: Module, name: str, panel: Panel) -> str:
-    """Write `void @name(ptr %from, ptr %to, i64 %depth)`: pack `depth` rows; returns the name."""
+def emit_pack(module: Module, panel: Panel) -> str:
+    """Write `void @...(ptr %from, ptr %to, i64 %depth)`, which packs `depth` rows; its name.
+
+    Panels of one kind share the function.
+    """
+    name, new = module.shared("pack", panel)
+    if not new:
+        return name
     f = Function(module, name, "ptr noalias %from, ptr noalias %to, i64 %depth")
     if panel.column_step == 1:
         _pack_rows(f, panel)
@@ -91,35 +99,47 @@ def _pack_elements(f: Function, panel: Panel) -> None:
 
 
 def _pack_transposed(f: Function, panel: Panel) -> None:
-    """Blocks of lanes by lanes; in the last one zeros stand beyond the depth."""
+    """Blocks of lanes by lanes, one vector of columns after another.
+
+    In the last block of a depth that is not whole zeros stand beyond it.
+    """
     lanes = lanes_in(f.target, panel.type)
-    whole = f.sub(f.arg("depth"), f.urem(f.arg("depth"), lanes))
-    with f.loop(0, whole, lanes) as k:
-        _transpose_columns(f, panel, k.index, None)
-    rest = f.sub(f.arg("depth"), whole)
-    with f.when(f.icmp("sgt", rest, 0)):
-        _transpose_columns(f, panel, whole, rest)
+    depth = f.arg("depth")
+    whole = f.sub(depth, f.urem(depth, lanes))
+    for first, stop in ((0, panel.columns // lanes), (panel.columns // lanes, panel.vectors)):
+        if first == stop:
+            continue
+        columns = min(lanes, panel.columns - first * lanes)
+        with f.loop(first, stop) as j:
+            source = f.at(f.arg("from"), f.mul(j.index, lanes * panel.column_step), panel.type)
+            to = f.at(f.arg("to"), f.mul(j.index, lanes), panel.type)
+            with f.loop(0, whole, lanes) as k:
+                _transpose_block(f, panel, columns, source, to, k.index, None)
+            if not panel.whole:
+                rest = f.sub(depth, whole)
+                with f.when(f.icmp("sgt", rest, 0)):
+                    _transpose_block(f, panel, columns, source, to, whole, rest)
 
 
-def _transpose_columns(f: Function, panel: Panel, k: Reg, depth: Reg | None) -> None:
+def _transpose_block(
+    f: Function, panel: Panel, columns: int, source: Reg, to: Reg, k: Reg, depth: Reg | None
+) -> None:
     lanes = lanes_in(f.target, panel.type)
     type, width = vector(panel.type, lanes), panel.vectors * lanes
     mask = None if depth is None else f.tail_mask(depth, lanes)
-    for j in range(panel.vectors):
-        block = []
-        for column in range(j * lanes, (j + 1) * lanes):
-            if column >= panel.columns:
-                block.append(f.zero(type))
-                continue
-            index = f.add(k, column * panel.column_step)
-            address = f.at(f.arg("from"), index, panel.type)
-            if mask is None:
-                block.append(f.load(address, type))
-            else:
-                block.append(f.load_masked(address, type, mask))
-        to = f.at(f.arg("to"), f.add(f.mul(k, width), j * lanes), panel.type)
-        for row, x in enumerate(transpose(f, block)):
-            f.store(x, f.at(to, row * width, panel.type))
+    block = []
+    for column in range(lanes):
+        if column >= columns:
+            block.append(f.zero(type))
+            continue
+        address = f.at(source, f.add(k, column * panel.column_step), panel.type)
+        if mask is None:
+            block.append(f.load(address, type))
+        else:
+            block.append(f.load_masked(address, type, mask))
+    to = f.at(to, f.mul(k, width), panel.type)
+    for row, x in enumerate(transpose(f, block)):
+        f.store(x, f.at(to, row * width, panel.type))
 
 
 def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
@@ -209,13 +229,16 @@ def copied_bytes(row_step: int, depth_step: int, rows: int, depth: int, type: st
     return max(block.row_step * rows, block.depth_step * depth) * itemsize(type)
 
 
-def emit_copy(module: Module, name: str, type: str, source: tuple[int, int], to: Block) -> str:
-    """Write `void @name(ptr %from, ptr %to, i64 %rows, i64 %depth)`: copy a block; the name.
+def emit_copy(module: Module, type: str, source: tuple[int, int], to: Block) -> str:
+    """Write `void @...(ptr %from, ptr %to, i64 %rows, i64 %depth)`, which copies a block; its name.
 
     Arguments:
         source: the strides of A by row and by depth.
         to: those of the copy, from `copied_strides`.
     """
+    name, new = module.shared("copy", (type, source, to))
+    if not new:
+        return name
     f = Function(module, name, "ptr noalias %from, ptr noalias %to, i64 %rows, i64 %depth")
     outer, inner = ("depth", "rows") if to.row_step == 1 else ("rows", "depth")
     step = source if outer == "rows" else source[::-1]

@@ -93,6 +93,19 @@ class Module:
         self.functions: list[str] = []
         self.declared: dict[str, str] = {}
         self.globals: dict[str, str] = {}
+        self._shared: dict[object, str] = {}
+
+    def shared(self, hint: str, key: object) -> tuple[str, bool]:
+        """A function that several kernels call: its name, and whether it is still to be written.
+
+        Arguments:
+            key: all that the function depends on.
+        """
+        known = self._shared.get((hint, key))
+        if known is not None:
+            return known, False
+        name = self._shared[hint, key] = f"{hint}_{len(self._shared)}"
+        return name, True
 
     def declare(self, name: str, returns: str, arguments: Sequence[str]) -> str:
         """Declare a function from outside (an intrinsic, or one of the C library); its name."""
