@@ -141,6 +141,7 @@ def _promote_scalar_type(dtype: DType, scalar: type) -> DType:
 
 @cache
 def _scalar_rank(scalar: type) -> int:
+    scalar = getattr(scalar, "kind", scalar)  # of a number that is traced
     for i, kind in enumerate(DEFAULT):  # bool comes before int, whose subclass it is
         if issubclass(scalar, kind):
             return i

@@ -193,6 +193,32 @@ class Node:
         return values[0] if len(values) == 1 else tuple(values)
 
 
+class Symbol:
+    """A Python number of which a tracer knows where it comes from: it may differ at the next call.
+
+    It is a weak scalar, as the number is. `kind` is the number's type, int or float.
+    """
+
+    __slots__ = ()
+    kind: type
+
+    def tensor(self, dtype: DType) -> Tensor:
+        """It as a tensor of shape ()."""
+        raise NotImplementedError
+
+
+class Deferred:
+    """A gradient that a compiled step has left in its memory, until somebody reads it."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Array):
+        self.array = array
+
+    def read(self) -> Tensor:
+        return make(self.array)
+
+
 class Value:
     """What the graph knows of a tensor: its array, and the node that it came from.
 
@@ -201,12 +227,24 @@ class Value:
     is.
     """
 
-    __slots__ = ("__weakref__", "_array", "_node", "_slot", "grad")
+    __slots__ = ("__weakref__", "_array", "_grad", "_node", "_slot")
 
     _array: Array
     _node: Node | Leaf | None
     _slot: int
-    grad: Any
+    _grad: Any
+
+    @property
+    def grad(self) -> Any:
+        """dL/d(this), a tensor or None."""
+        grad = self._grad
+        if type(grad) is Deferred:
+            grad = self._grad = grad.read()
+        return grad
+
+    @grad.setter
+    def grad(self, grad: Any) -> None:
+        self._grad = grad
 
     @property
     def shape(self) -> Shape:
@@ -238,7 +276,29 @@ class _State(threading.local):
     tracer: Any = None  # what writes applications down instead of computing them (floor 2)
 
 
+class _Structure:
+    """Counts the changes to what programs are compiled for, beside numbers: see `epoch`.
+
+    A change to a model's parts, to its mode, or to an optimiser's groups counts up. A compiled
+    function that finds the number it knows need not look at models and optimisers again.
+    """
+
+    epoch: int = 0
+
+
+def program_tracer() -> Any:
+    """The thread's tracer of a whole program: the outermost, where a loop's body is traced in it.
+
+    None where nothing is traced, or only the body of a loop that runs eagerly.
+    """
+    tracer = state.tracer
+    while tracer is not None and tracer.parent is not None:
+        tracer = tracer.parent
+    return tracer if hasattr(tracer, "read_array") else None
+
+
 state = _State()
+structure = _Structure()
 _sequence = itertools.count()
 _tensor_class: type[Any] = Value
 
@@ -256,7 +316,7 @@ def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor
     tensor._array = array
     tensor._node = node
     tensor._slot = slot
-    tensor.grad = None
+    tensor._grad = None
     return tensor
 
 
@@ -275,21 +335,24 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
     try:
         specs = primitive.infer(*inputs, **params)
-        arrays = [x._array for x in inputs]
-        traced = state.tracer and state.tracer.record(primitive, inputs, params, specs)
-        if traced is not None:
-            result = traced
-        elif primitive.flops_rule == 0:
-            result = primitive.evaluate(*arrays, **params)
+        tracer = state.tracer
+        result = None if tracer is None else tracer.record(primitive, inputs, params, specs)
+        if result is None:
+            arrays = [x._array for x in inputs]
+            if primitive.flops_rule == 0:
+                result = primitive.evaluate(*arrays, **params)
+            else:
+                result = _quietly(primitive.evaluate, arrays, params)
+            # NumPy gives scalars in place of arrays without axes.
+            several = type(result) is tuple
+            results = tuple(map(np.asarray, result)) if several else (np.asarray(result),)
         else:
-            result = _quietly(primitive.evaluate, arrays, params)
+            several = type(result) is tuple
+            results = result if several else (result,)
     except ChainruleError as error:
         if error.line is None:
             error.line = users_line()
         raise
-    # NumPy gives scalars in place of arrays without axes.
-    several = type(result) is tuple
-    results = tuple(map(np.asanyarray, result)) if several else (np.asanyarray(result),)
     node = None
     if primitive.derivatives is not None and state.grad_enabled:
         for x in inputs:

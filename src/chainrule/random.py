@@ -21,7 +21,7 @@ from chainrule import array as xp
 from chainrule import dtypes
 from chainrule.array._core import as_shape
 from chainrule.errors import ArgumentError, DTypeError
-from chainrule.graph import Value, make
+from chainrule.graph import Value, make, program_tracer
 from chainrule.graph import state as running
 from chainrule.primitives import bits as p
 from chainrule.primitives.kernels.philox import fold
@@ -44,6 +44,25 @@ class Generator:
 
     def __init__(self, seed: int | None = None):
         self.manual_seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
+
+    @property
+    def state(self) -> Tensor:
+        if running.tracer is not None and (tracer := program_tracer()) is not None:
+            tracer.home(self)
+        return self._state
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        if running.tracer is not None and program_tracer() is running.tracer and self._has_state():
+            # A compiled function finds the state in one tensor, to which it assigns.
+            self._state = running.tracer.home(self)
+            if state is not self._state:
+                self._state._array = state._array
+            return
+        self._state = state
+
+    def _has_state(self) -> bool:
+        return hasattr(self, "_state")
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of `seed` from its beginning; returns the generator."""

@@ -56,7 +56,7 @@ class Tensor(Operators):
 
     def __init__(self, data: Any = (), dtype: Any = None, requires_grad: bool = False):
         made = xp.asarray(data, dtype=dtype, copy=True)
-        self._array, self._node, self._slot, self.grad = made._array, None, 0, None
+        self._array, self._node, self._slot, self._grad = made._array, None, 0, None
         if requires_grad:
             self.requires_grad_()
 

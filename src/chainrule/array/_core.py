@@ -18,12 +18,12 @@ from chainrule.errors import (
     RangeError,
     ShapeError,
 )
-from chainrule.graph import Leaf, Shape, Value, constant, make, state
+from chainrule.graph import Leaf, Shape, Symbol, Value, constant, make, state
 from chainrule.primitives import elementwise as p
 from chainrule.primitives import movement
 
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
-SCALARS = (bool, int, float, complex)
+SCALARS = (bool, int, float, complex, Symbol)
 
 
 def check_device(device: Any) -> None:
@@ -38,7 +38,7 @@ def check_device(device: Any) -> None:
 
 def is_operand(x: Any) -> bool:
     """Whether x can stand beside a tensor in an expression."""
-    return isinstance(x, (Value, bool, int, float, complex, np.ndarray, np.generic))
+    return isinstance(x, (Value, bool, int, float, complex, np.ndarray, np.generic, Symbol))
 
 
 def as_tensor(x: Any) -> Any:
@@ -135,6 +135,8 @@ def _with_scalar(x: Any, scalar: Any, float_only: bool) -> tuple[Any, Any]:
 
 def filled(value: Any, shape: Shape, dtype: DType) -> Any:
     """A constant of one number, which must be in the range of the dtype."""
+    if isinstance(value, Symbol):
+        return to_shape(value.tensor(dtype), shape)
     try:
         return constant(value, shape, dtype)
     except OverflowError:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainrule import dtypes
-from chainrule.array._core import as_shape, as_tensor, check_device, distinct, filled
+from chainrule.array._core import as_shape, as_tensor, check_device, distinct, filled, to_shape
 from chainrule.dtypes import DType, as_dtype
 from chainrule.errors import ArgumentError, DTypeError, RangeError, ShapeError
-from chainrule.graph import Value, constant, make
+from chainrule.graph import Symbol, Value, constant, make
 from chainrule.primitives import elementwise as p
 from chainrule.primitives.movement import identity_copy
 
@@ -55,6 +55,8 @@ def asarray(
         made = distinct(made, obj) if requires_grad else made
     elif isinstance(obj, list | tuple):
         made = _from_sequence(obj, wanted, copy)
+    elif isinstance(obj, Symbol):
+        made = obj.tensor(wanted or dtypes.scalar_dtype(obj))
     else:
         made = make(_from_other(obj, wanted, copy))
     return made.requires_grad_() if requires_grad else made
@@ -209,6 +211,8 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
         fill = asarray(fill_value)
         chosen, fill_value = chosen or fill.dtype, fill.item()
     one = filled(fill_value, (), chosen or dtypes.scalar_dtype(fill_value))
+    if isinstance(fill_value, Symbol):
+        return to_shape(one, _length(shape))
     return make(np.full(_length(shape), one._array))
 
 

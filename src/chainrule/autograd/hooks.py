@@ -6,6 +6,8 @@ import itertools
 import weakref
 from typing import Any
 
+from chainrule.graph import structure
+
 _ids = itertools.count()
 
 
@@ -28,6 +30,7 @@ class RemovableHandle:
         hooks = self._hooks()
         if hooks is not None:
             hooks.pop(self.id, None)
+            structure.epoch += 1
 
     def __enter__(self) -> RemovableHandle:
         return self

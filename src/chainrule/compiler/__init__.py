@@ -1,30 +1,11 @@
-"""`cr.compile`: one training step as one program.
+"""`cr.compile`: a step of training as one program.
 
-In this version a compiled function runs eagerly: its meaning is fixed, its speed is not there yet.
+The road of a compiled function: `face` is called, `trace` calls the function once and writes down what
+it does as a graph (`ir`), `state` finds the graph's inputs at each call and puts its results in place.
+Between, the graph becomes a program: `passes` simplify it, `schedule` and `fuse` cut it into kernels,
+`plan` gives each value its place, `native` writes the code, `build` leads through all of these.
 """
 
-from __future__ import annotations
+from chainrule.compiler.face import Compiled, compile
 
-import functools
-from collections.abc import Callable
-from typing import Any, overload
-
-
-@overload
-def compile(function: Callable[..., Any]) -> Callable[..., Any]: ...
-@overload
-def compile(function: None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
-def compile(function: Callable[..., Any] | None = None) -> Any:
-    """Mark a function over tensors, modules and optimisers for compilation.
-
-    It returns what the function returns and leaves parameters, optimiser state and buffers as the
-    function leaves them. In this version it is the function, run eagerly.
-    """
-    if function is None:
-        return compile
-
-    @functools.wraps(function)
-    def compiled(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    return compiled
+__all__ = ["Compiled", "compile"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainrule.autograd.function import Function
 from chainrule.autograd.hooks import HookDict, RemovableHandle
 from chainrule.errors import ArgumentError, ArgumentTypeError
-from chainrule.graph import Value, state
+from chainrule.graph import Value, state, structure
 
 if TYPE_CHECKING:
     from chainrule.nn.module import Module
@@ -31,10 +31,16 @@ class Hooks:
         self.backward_pre = HookDict()
         self.backward = HookDict()
 
+    def keys(self) -> Iterator[int]:
+        """The identities of all hooks, in order."""
+        for hooks in (self.forward_pre, self.forward, self.backward_pre, self.backward):
+            yield from hooks
+
     @staticmethod
     def add(hooks: HookDict, hook: Hook, prepend: bool) -> RemovableHandle:
         """Register a hook after the others, or before them."""
         handle = RemovableHandle(hooks)
+        structure.epoch += 1
         others = list(hooks.items()) if prepend else []
         for key, _ in others:
             del hooks[key]

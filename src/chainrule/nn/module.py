@@ -15,7 +15,8 @@ from chainrule.errors import (
     ModuleError,
     users_line,
 )
-from chainrule.graph import Value
+from chainrule.graph import Value, program_tracer, structure
+from chainrule.graph import state as running
 from chainrule.nn import state
 from chainrule.nn.hooks import Hooked
 from chainrule.nn.parameter import Buffer, Parameter
@@ -28,6 +29,10 @@ _ELSEWHERE = {
     "half": "float16 does not exist here; module.float() or module.double()",
     "bfloat16": "bfloat16 does not exist here; module.float() or module.double()",
 }
+
+
+PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
+"""Attributes of these types are settings: a compiled function is compiled for what they are."""
 
 
 class Module(Hooked):
@@ -77,6 +82,9 @@ class Module(Hooked):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, with the module's hooks around it. Errors name the layer by its path."""
+        tracer = None if running.tracer is None else program_tracer()
+        if tracer is not None:
+            tracer.enter_layer(self)
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -88,6 +96,23 @@ class Module(Hooked):
                 error.line = users_line()
             error.root = self
             raise
+        finally:
+            if tracer is not None:
+                tracer.leave_layer()
+
+    def _structure(self) -> Iterator[Any]:
+        """What a compiled function depends on: the parts, their modes, hooks and plain settings."""
+        for module in self.modules():
+            yield module
+            for name, value in vars(module).items():
+                if isinstance(value, PLAIN):
+                    yield name
+                    yield value
+            for room in (module._parameters, module._buffers, module._modules):
+                yield from room
+                yield from room.values()
+            if module._hooks is not None:
+                yield from module._hooks.keys()
 
     # --- parts as attributes ----------------------------------------------------------------------
 
@@ -121,6 +146,8 @@ class Module(Hooked):
 
     def __setattr__(self, name: str, value: Any) -> None:
         attributes = self.__dict__
+        if isinstance(value, (*PLAIN, Value, Module)):
+            structure.epoch += 1
         if isinstance(value, Value) and self._parametrized(name) is not None:
             self._parametrized(name).right_inverse(value)
         elif isinstance(value, Parameter):
@@ -159,6 +186,7 @@ class Module(Hooked):
         room[name] = None
 
     def __delattr__(self, name: str) -> None:
+        structure.epoch += 1
         for room in (self._parameters, self._buffers, self._modules):
             if name in room:
                 del room[name]
@@ -209,6 +237,7 @@ class Module(Hooked):
         if param is not None and not param.is_leaf:
             raise ArgumentError(f"parameter {name!r} was computed; use nn.Parameter(x.detach()).")
         self._parameters[name] = param
+        structure.epoch += 1
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
         """Add a buffer: a tensor of the module's state that is not trained.
@@ -224,6 +253,7 @@ class Module(Hooked):
                 f"buffer {name!r} must be a tensor or None, got {type(tensor).__name__}."
             )
         self._buffers[name] = tensor
+        structure.epoch += 1
         (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def register_module(self, name: str, module: Module | None) -> None:
@@ -234,6 +264,7 @@ class Module(Hooked):
                 f"module {name!r} must be an nn.Module or None, got {type(module).__name__}."
             )
         self._modules[name] = module
+        structure.epoch += 1
 
     add_module = register_module
 

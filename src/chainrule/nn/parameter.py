@@ -38,7 +38,7 @@ class Parameter(Tensor):
     __slots__ = ("__dict__",)
 
     def __init__(self, data: Any = None, requires_grad: bool = True):
-        self._array, self._node, self._slot, self.grad = _value(data), None, 0, None
+        self._array, self._node, self._slot, self._grad = _value(data), None, 0, None
         self.requires_grad_(requires_grad)
 
     def __deepcopy__(self, memo: Any) -> Parameter:
@@ -63,7 +63,7 @@ class Buffer(Tensor):
     __slots__ = ("persistent",)
 
     def __init__(self, data: Any = None, *, persistent: bool = True):
-        self._array, self._node, self._slot, self.grad = _value(data), None, 0, None
+        self._array, self._node, self._slot, self._grad = _value(data), None, 0, None
         self.persistent = persistent
 
     def __deepcopy__(self, memo: Any) -> Buffer:

@@ -7,7 +7,6 @@ dividing by that corrects the bias.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 from chainrule import array as xp
@@ -96,7 +95,7 @@ class Adam(Optimizer):
         m, v = _moments(g, state, group["betas"])
         if group["amsgrad"]:
             v = state["max_exp_avg_sq"].copy_(xp.maximum(state["max_exp_avg_sq"], v))
-        root = xp.sqrt(v) / math.sqrt(1 - beta2**t)
+        root = xp.sqrt(v) / (1 - beta2**t) ** 0.5
         p.copy_(p - (group["lr"] / (1 - beta1**t)) * m / (root + group["eps"]))
 
 
@@ -218,7 +217,7 @@ class RAdam(Optimizer):
         rho = rho_inf - 2 * t * beta2**t / unbias
         if rho > 5:
             rectified = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-            p.copy_(p - step * math.sqrt(rectified * unbias) * m / (xp.sqrt(v) + group["eps"]))
+            p.copy_(p - step * (rectified * unbias) ** 0.5 * m / (xp.sqrt(v) + group["eps"]))
         else:
             p.copy_(p - step * m)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from chainrule import array as xp
 from chainrule.autograd.modes import enable_grad, no_grad
+from chainrule.compiler.numbers import NumberDict, StateDict
 from chainrule.dtypes import is_float
 from chainrule.errors import ArgumentError, ChainruleWarning, CheckpointError, DTypeError
-from chainrule.graph import Value, state
+from chainrule.graph import Value, program_tracer, state, structure
 from chainrule.optim.domains import Domains, check, plain
 from chainrule.tensor import Tensor
 
@@ -65,7 +65,7 @@ class Optimizer:
     def __init__(self, params: Parameters, defaults: dict[str, Any], **hints: Any):
         self._check_hints(hints)
         self.defaults = {name: plain(value) for name, value in defaults.items()}
-        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        self.state: dict[Any, dict[str, Any]] = StateDict()
         self.param_groups: list[Group] = []
         self._backwards = state.backwards
         self._warned = False
@@ -99,7 +99,7 @@ class Optimizer:
             )
         given = {name: plain(v) for name, v in param_group.items() if name != "params"}
         names, params = _names_and_tensors(owner, param_group["params"])
-        group: Group = {"params": params, **self.defaults, **given}
+        group: Group = NumberDict({"params": params, **self.defaults, **given})
         if names:
             group["param_names"] = names
         if self.param_groups and ("param_names" in self.param_groups[0]) != bool(names):
@@ -117,6 +117,13 @@ class Optimizer:
                 )
             seen.add(id(p))
         self.param_groups.append(group)
+
+    def _structure(self) -> Iterator[Any]:
+        """Which groups, parameters and states there are: what a compiled step depends on."""
+        for group in self.param_groups:
+            yield group
+            yield from group["params"]
+        yield self.state
 
     def _check_group(self, group: Group) -> None:
         """Refuse hyperparameters outside their domains."""
@@ -139,6 +146,8 @@ class Optimizer:
         Returns:
             What the closure returned; None without one.
         """
+        if state.tracer is not None and (tracer := program_tracer()) is not None:
+            tracer.touch(self)
         loss = None
         if closure is not None:
             with enable_grad():
@@ -172,8 +181,10 @@ class Optimizer:
         """Forget the gradients, or set them to zero if not `set_to_none`."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    p.grad = None if set_to_none else xp.zeros_like(p.grad)
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad = xp.zeros_like(p.grad)
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -218,7 +229,7 @@ class Optimizer:
         params: dict[Any, Tensor] = {}
         for new, old in zip(saved, self.param_groups, strict=True):
             params.update(zip(new["params"], old["params"], strict=True))
-        states: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        states: dict[Any, dict[str, Any]] = StateDict()
         for index, remembered in state_dict["state"].items():
             if index not in params:
                 raise CheckpointError(f"the state has an entry for parameter {index}, in no group.")
@@ -226,9 +237,10 @@ class Optimizer:
             states[p] = {name: self._restored(value, p, name) for name, value in remembered.items()}
             self._check_state(index, p, states[p])
         self.param_groups, self.state = groups, states
+        structure.epoch += 1
 
     def _restored_group(self, position: int, saved: Group, current: Group) -> Group:
-        group = {name: plain(value) for name, value in saved.items()}
+        group: Group = NumberDict({name: plain(value) for name, value in saved.items()})
         # Switches were added to PyTorch's optimisers over time; older states do not have them.
         for name, value in self.defaults.items():
             if isinstance(value, bool):

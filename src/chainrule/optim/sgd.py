@@ -64,6 +64,8 @@ class SGD(Optimizer):
             g = g + group["weight_decay"] * p
         if momentum != 0:
             v = state.get("momentum_buffer")
+            if v is None and group["dampening"] == 0:  # what it begins with makes no difference
+                v = state["momentum_buffer"] = xp.zeros_like(p)
             if v is None:
                 v = state["momentum_buffer"] = g.detach()
             else:

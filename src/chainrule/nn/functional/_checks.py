@@ -5,8 +5,10 @@ Every check that looks at elements, and not only at shapes and dtypes, stands he
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from chainrule.errors import (
     unknown_name,
     users_line,
 )
-from chainrule.graph import state
+from chainrule.graph import program_tracer, state
+from chainrule.primitives.checks import check, passing
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -128,20 +131,72 @@ def check_integers(name: str, what: str, x: Any) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _BadLabel:
+    """The error for labels of which one is no class."""
+
+    name: str
+    classes: int
+    ignore_index: int | None
+
+    def __call__(self, values: Any) -> Exception:
+        bad = ~passing(values, 0, self.classes - 1, self.ignore_index, True)
+        at = _first(bad)
+        ignored = "" if self.ignore_index in (None, -100) else f", nor {self.ignore_index}"
+        return IndexingError(
+            f"{self.name} got label {values[at]} at {place(at)} of the targets, which is not one of "
+            f"the {self.classes} classes 0 to {self.classes - 1}{ignored}. Check the labels, or the "
+            "number of outputs of the last layer."
+        )
+
+
 def check_labels(name: str, labels: Any, classes: int, ignore_index: int | None = None) -> None:
     """Refuse labels that are no integers from 0 to classes - 1 (or `ignore_index`)."""
     check_integers(name, "class labels", labels)
-    values = concrete(labels, name)
-    bad = (values < 0) | (values >= classes)
-    if ignore_index is not None:
-        bad &= values != ignore_index
-    if bad.any():
-        at = _first(bad)
-        ignored = "" if ignore_index in (None, -100) else f", nor {ignore_index}"
-        raise IndexingError(
-            f"{name} got label {values[at]} at {place(at)} of the targets, which is not one of the "
-            f"{classes} classes 0 to {classes - 1}{ignored}. Check the labels, or the number of "
-            "outputs of the last layer."
+    refuse = _BadLabel(name, classes, ignore_index)
+    check(labels, low=0, high=classes - 1, ignore=ignore_index, nan=True, refuse=refuse)
+
+
+@dataclass(frozen=True)
+class _BadIndex:
+    """The error for indices of which one is out of bounds."""
+
+    name: str
+    n: int
+    of: str
+    fix: str
+
+    def __call__(self, values: Any) -> Exception:
+        at = _first((values < 0) | (values >= self.n))
+        return IndexingError(
+            f"{self.name} got index {values[at]} at {place(at)} of the input, but there are "
+            f"{self.n} {self.of}, 0 to {self.n - 1}. Check the indices, or raise {self.fix}."
+        )
+
+
+def check_indices(name: str, index: Any, n: int, of: str, fix: str) -> None:
+    """Refuse indices outside 0, ..., n - 1; `of` names what is indexed, `fix` what to raise."""
+    refuse = _BadIndex(name, n, of, fix)
+    check(index, low=0, high=n - 1, ignore=None, nan=True, refuse=refuse)
+
+
+@dataclass(frozen=True)
+class _OutOfRange:
+    """The error for elements of which one is outside a range."""
+
+    name: str
+    what: str
+    low: float
+    high: float
+    fix: str
+
+    def __call__(self, values: Any) -> Exception:
+        at = _first((values < self.low) | (values > self.high))
+        bounded = self.high < np.inf
+        wanted = f"from {self.low:g} to {self.high:g}" if bounded else f"of at least {self.low:g}"
+        return ArgumentError(
+            f"{self.name} takes {self.what} {wanted}, but got {values[at]:g} at {place(at)}."
+            + (f" {self.fix}" if self.fix else "")
         )
 
 
@@ -149,32 +204,31 @@ def check_range(
     name: str, what: str, x: Any, low: float, high: float = np.inf, fix: str = ""
 ) -> None:
     """Refuse elements outside [low, high]; NaN passes, so that it can be traced to its source."""
-    values = concrete(x, name)
-    bad = (values < low) | (values > high)
-    if bad.any():
-        at = _first(bad)
-        wanted = f"from {low:g} to {high:g}" if high < np.inf else f"of at least {low:g}"
-        raise ArgumentError(
-            f"{name} takes {what} {wanted}, but got {values[at]:g} at {place(at)}."
-            + (f" {fix}" if fix else "")
+    refuse = _OutOfRange(name, what, low, high, fix)
+    check(x, low=low, high=high, ignore=None, nan=True, refuse=refuse)
+
+
+@dataclass(frozen=True)
+class _BadSign:
+    """The error for targets of which one is neither -1 nor +1."""
+
+    name: str
+
+    def __call__(self, values: Any) -> Exception:
+        at = _first((values != 1) & (values != -1))
+        return ArgumentError(
+            f"{self.name} takes targets -1 and +1, but got {values[at]:g} at {place(at)}; labels 0 "
+            "and 1 become -1 and +1 by 2 * target - 1."
         )
 
 
 def check_signs(name: str, target: Any) -> None:
     """Refuse targets other than -1 and +1."""
-    values = concrete(target, name)
-    bad = (values != 1) & (values != -1)
-    if bad.any():
-        at = _first(bad)
-        raise ArgumentError(
-            f"{name} takes targets -1 and +1, but got {values[at]:g} at {place(at)}; labels 0 and "
-            "1 become -1 and +1 by 2 * target - 1."
-        )
+    check(target, low=1, high=1, ignore=-1, nan=False, refuse=_BadSign(name))
 
 
-def rows_are_probabilities(x: Any, axis: int) -> bool:
+def rows_are_probabilities(values: Any, axis: int) -> bool:
     """Whether all elements are from 0 to 1 and sum to 1 along `axis`."""
-    values = concrete(x, "")
     if values.size == 0 or values.shape[axis] < 2:
         return False
     rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
@@ -186,7 +240,12 @@ def rows_are_probabilities(x: Any, axis: int) -> bool:
 
 def warn_of_probabilities(name: str, x: Any, axis: int, wanted: str) -> None:
     """Warn once where a loss that takes scores was given probabilities."""
-    if name not in _warned and rows_are_probabilities(x, axis):
+    if name not in _warned:
+        look_once(x, functools.partial(_look_for_probabilities, name, axis, wanted))
+
+
+def _look_for_probabilities(name: str, axis: int, wanted: str, values: Any) -> None:
+    if rows_are_probabilities(values, axis):
         warn_once(
             name,
             f"{name} takes {wanted}, but every row of its input lies in [0, 1] and sums to 1, as "
@@ -195,6 +254,14 @@ def warn_of_probabilities(name: str, x: Any, axis: int, wanted: str) -> None:
             "and functional.nll_loss. (This warning comes once; warnings.simplefilter('ignore', "
             "ChainruleWarning) turns it off.)",
         )
+
+
+def look_once(x: Any, look: Callable[[Any], None]) -> None:
+    """Call `look` with the array of x: at once, or when a compiled function is first called."""
+    if state.tracer is None:
+        look(as_tensor(x)._array)
+    elif state.tracer is program_tracer():
+        state.tracer.probe(as_tensor(x), look)
 
 
 def lengths(name: str, what: str, x: Any) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ from chainrule.array.indexing import take
 from chainrule.autograd.modes import no_grad
 from chainrule.errors import ArgumentError, GradError, IndexingError, ShapeError, unknown_name
 from chainrule.graph import make
-from chainrule.nn.functional._checks import check_integers, place
+from chainrule.nn.functional._checks import check_indices, check_integers
 from chainrule.nn.functional.distance import p_norm
 from chainrule.primitives.indexing import gather, scatter_add
 
@@ -40,20 +40,9 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
         num_classes = int(xp.max(index)) + 1
     if num_classes < 1:
         raise ArgumentError(f"one_hot needs num_classes of at least 1, got {num_classes}.")
-    _check_indices("one_hot", index, num_classes, "classes", "num_classes")
+    check_indices("one_hot", index, num_classes, "classes", "num_classes")
     classes = make(np.arange(num_classes, dtype=np.int64))
     return xp.astype(xp.expand_dims(index, axis=-1) == classes, "int64")
-
-
-def _check_indices(name: str, index: Any, n: int, of: str, fix: str) -> None:
-    values = concrete(index, name)
-    bad = (values < 0) | (values >= n)
-    if bad.any():
-        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
-        raise IndexingError(
-            f"{name} got index {values[at]} at {place(at)} of the input, but there are {n} {of}, 0 "
-            f"to {n - 1}. Check the indices, or raise {fix}."
-        )
 
 
 def check_dense(name: str, sparse: bool) -> None:
@@ -77,7 +66,7 @@ def _prepared(
         )
     check_dense(name, sparse)
     rows = table.shape[0]
-    _check_indices(name, index, rows, "embeddings", "num_embeddings (the size of the vocabulary)")
+    check_indices(name, index, rows, "embeddings", "num_embeddings (the size of the vocabulary)")
     if padding_idx is None:
         return index, table, None
     if not -rows <= padding_idx < rows:

@@ -1,0 +1,466 @@
+"""Tracing: a function is called once, with tensors that have no numbers, and written down.
+
+Nothing is computed. `graph.apply` hands every application to the thread's `Tracer`, which writes it
+into a graph if it depends on something that is not known yet, and lets it be computed at once if all
+that it depends on was made in the trace from what is known (masks, ranges, zeros).
+
+What is not known: the arguments, and every tensor that was there before the trace. The tracer sees
+each access to a tensor (`compiler.slots`). A tensor from outside becomes an input of the graph when
+it is first read; what is assigned to it stays in the tracer's own books (`Outside`) until the trace is
+over and the program has run. A trace that fails has therefore changed nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from chainrule.compiler import ir
+from chainrule.compiler.guards import Object
+from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
+from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
+from chainrule.errors import TraceError, users_line
+from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make
+
+ABSENT: Any = object()
+
+
+class Traced:
+    """In the place of an array whose numbers are not known: a shape, a dtype, a value of a graph."""
+
+    __slots__ = ("__weakref__", "dtype", "line", "shape", "tracer", "value")
+
+    def __init__(self, tracer: Tracer, value: ir.Value, line: str | None):
+        self.shape = value.shape
+        self.dtype = value.dtype
+        self.value = value
+        self.tracer = tracer
+        self.line = line
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__array") and not self.tracer.active:
+            self._refuse()
+        if name in ("__array_interface__", "__array_struct__", "__array_priority__", "__dlpack__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        made = f" (made at {self.line})" if self.line else ""
+        if self.tracer.active:
+            error = TraceError(
+                f"Python asks for the numbers of a tensor{made} while the function that computes "
+                "it is being compiled, when only its shape and dtype are known: if, while, bool(), "
+                "float(), int(), item(), numpy() and printing a number need a value. Choose "
+                "between tensors with cr.where or cr.cond, return what you want to look at, or run "
+                "eagerly: without cr.compile, or with CHAINRULE_COMPILE=0."
+            )
+        else:
+            error = TraceError(
+                f"this tensor{made} was kept by a compiled function in a place outside of it, such "
+                "as a global, a list or an attribute; it has no numbers, because such assignments "
+                "are made once, while the function is compiled, and not at each call. Return the "
+                "tensor from the function, or assign to a tensor that exists before the call: "
+                "with cr.no_grad(): kept.copy_(value)."
+            )
+        error.line = users_line()
+        raise error
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype.name}{list(self.shape)}, traced>"
+
+
+for _name in (
+    "__array__", "__array_ufunc__", "__array_function__", "__bool__", "__complex__",
+    "__contains__", "__float__", "__getitem__", "__index__", "__int__", "__iter__", "__len__",
+    "__setitem__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__matmul__",
+    "__truediv__", "__rtruediv__", "__neg__", "__lt__", "__le__", "__gt__", "__ge__", "__and__",
+    "__or__", "__invert__",
+):  # fmt: skip
+    setattr(Traced, _name, Traced._refuse)
+
+
+class Outside:
+    """The tracer's books on a tensor that was there before the trace.
+
+    Attributes:
+        tensor: it.
+        place: how a call finds it: None (it is this very tensor), ("argument", n), (dict, key) of
+            an optimiser's state, ("grad", its owner's books), or ("random", generator).
+        input: its value on entry, an input of the graph; None if it was not read.
+        array: what it holds now.
+        node, index: where its gradient goes now.
+        grad: its gradient now; `ABSENT` if nobody asked or assigned.
+        had_grad: whether it had one on entry; None if nobody asked before assigning.
+        cut: whether it had a graph of its own, which ends at the compiled function's edge.
+    """
+
+    __slots__ = (
+        "array", "cut", "entry", "grad", "had_grad", "index", "input", "needs_gradient", "node",
+        "place", "position", "tensor",
+    )  # fmt: skip
+
+    def __init__(self, tensor: Any, place: Any):
+        self.tensor = tensor
+        self.place = place
+        self.entry: Array = array_slot.__get__(tensor)
+        self.input: Traced | None = None
+        self.position = -1
+        self.array: Any = ABSENT
+        self.node = node_slot.__get__(tensor)
+        self.index = index_slot.__get__(tensor)
+        self.cut = isinstance(self.node, Node)
+        if self.cut:
+            self.node, self.index = Leaf(tensor), 0
+        self.grad: Any = ABSENT
+        self.had_grad: bool | None = None
+        self.needs_gradient = self.node is not None
+
+    @property
+    def changed(self) -> bool:
+        return self.array is not ABSENT and self.array is not self.input
+
+
+class Tracer:
+    """Writes one call of one function down. `graph` has an input for each of `inputs`.
+
+    Attributes:
+        inputs: for each input of the graph what it is: an `Outside`, or a position in `numbers` and
+            a dtype.
+        outside: the books, by the identity of the tensor.
+        numbers: the Python numbers; `written` the entries of dictionaries that were assigned to.
+        items: the dictionaries of optimisers that were looked into, as they were on entry.
+        checks: values of the graph that are true where the numbers are as they must be.
+        probes: (value, function): to be looked at once, after the trace, in NumPy.
+    """
+
+    def __init__(self, name: str):
+        self.graph = ir.Graph(name=name)
+        self.active = True
+        self.token = object()
+        self.parent = None
+        self.inputs: list[Any] = []
+        self.outside: dict[int, Outside] = {}
+        self.numbers = Table()
+        self.written: dict[tuple[int, Any], tuple[NumberDict, Any, Any]] = {}
+        self.items: dict[int, tuple[NumberDict, dict[Any, Any]]] = {}
+        self.hoisted: dict[tuple[int, Any], tuple[NumberDict, Any, Any]] = {}
+        self.touched: dict[int, tuple[Any, Any]] = {}
+        self.homes: dict[int, tuple[Any, Any]] = {}
+        self.checks: list[ir.Value] = []
+        self.probes: list[tuple[ir.Value, Any]] = []
+        self.layers: list[Any] = []
+        self._scalars: dict[tuple[int, Any], Any] = {}
+        self._sources: dict[Any, int] = {}
+        self._born: dict[int, weakref.ref[Any]] = {}
+        self._constants: dict[int, tuple[Array, ir.Value]] = {}
+
+    # --- what graph.apply tells -------------------------------------------------------------------
+
+    def record(
+        self, primitive: Primitive, inputs: Sequence[Any], params: dict[str, Any], specs: Any
+    ) -> Any:
+        """Write an application down and give what stands for its results; None: compute it."""
+        arrays = [x._array for x in inputs]
+        if not any([type(array) is Traced for array in arrays]):
+            return None
+        several = not isinstance(specs, Spec)
+        line = users_line()
+        op = ir.Op(
+            primitive, [self.value(array) for array in arrays], params,
+            specs if several else (specs,), line, self._where(),
+        )  # fmt: skip
+        self.graph.ops.append(op)
+        results = tuple([Traced(self, z, line) for z in op.outputs])
+        return results if several else results[0]
+
+    def made(self, array: Array) -> None:
+        """`graph.constant` tells of constants; here they are found when they are used."""
+
+    def _where(self) -> str:
+        return type(self.layers[-1]).__name__ if self.layers else ""
+
+    def value(self, array: Any) -> ir.Value:
+        """The graph's value of an array: of one that is known, a constant."""
+        if type(array) is Traced:
+            return array.value
+        known = self._constants.get(id(array))
+        if known is None:
+            kept = array
+            if array.flags.writeable and not isinstance(array.base, bytes):
+                kept = array.copy()  # it may be the user's, who may write to it
+            known = self._constants[id(array)] = (array, self.graph.constant(kept))
+        return known[1]
+
+    def refuse(self, what: str) -> None:
+        """Raise the error for something that a compiled function cannot do."""
+        error = TraceError(
+            f"{what} is not possible inside a compiled function; do it outside, between calls."
+        )
+        error.line = users_line()
+        raise error
+
+    # --- tensors ----------------------------------------------------------------------------------
+
+    def _is_born(self, tensor: Any, raw: Any) -> bool:
+        """Whether a tensor was made in this trace."""
+        if type(raw) is Traced:
+            if raw.tracer is not self:
+                raw._refuse()
+            return True
+        born = self._born.get(id(tensor))
+        return born is not None and born() is tensor
+
+    def _bear(self, tensor: Any) -> None:
+        key = id(tensor)
+        self._born[key] = weakref.ref(tensor, lambda _: self._born.pop(key, None))
+
+    def adopt(self, tensor: Any, place: Any = None) -> Outside:
+        """Open the books on a tensor from outside."""
+        books = self.outside.get(id(tensor))
+        if books is None:
+            if place is None and (generator := self._generator_of(tensor)) is not None:
+                place = ("random", generator)
+            books = self.outside[id(tensor)] = Outside(tensor, place)
+            if type(books.entry) is Traced:
+                books.entry._refuse()
+        return books
+
+    def _books(self, tensor: Any) -> Outside | None:
+        """The books on a tensor from outside; None for one that was made in the trace."""
+        books = self.outside.get(id(tensor))
+        if books is not None:
+            return books
+        return None if self._is_born(tensor, array_slot.__get__(tensor)) else self.adopt(tensor)
+
+    def read_array(self, tensor: Any) -> Any:
+        books = self._books(tensor)
+        if books is None:
+            return array_slot.__get__(tensor)
+        if books.array is ABSENT:
+            books.array = self.enter(books)
+        return books.array
+
+    def enter(self, books: Outside) -> Traced:
+        """The tensor as an input of the graph."""
+        if books.input is None:
+            value = self.graph.input(Spec(books.entry.shape, books.entry.dtype))
+            books.input = Traced(self, value, None)
+            books.position = len(self.inputs)
+            self.inputs.append(books)
+        return books.input
+
+    def write_array(self, tensor: Any, array: Any) -> None:
+        try:
+            raw = array_slot.__get__(tensor)
+        except AttributeError:  # it is being made
+            array_slot.__set__(tensor, array)
+            if type(array) is not Traced:
+                self._bear(tensor)
+            return
+        books = self._books(tensor)
+        if books is not None:
+            if books.array is ABSENT:
+                self.enter(books)
+            books.array = array
+            return
+        array_slot.__set__(tensor, array)
+        if type(raw) is Traced and type(array) is not Traced:
+            self._bear(tensor)
+
+    def read_node(self, tensor: Any) -> Any:
+        books = self._books(tensor)
+        return node_slot.__get__(tensor) if books is None else books.node
+
+    def write_node(self, tensor: Any, node: Any) -> None:
+        books = self._books(tensor)
+        if books is None:
+            node_slot.__set__(tensor, node)
+        else:
+            books.node = node
+
+    def read_index(self, tensor: Any) -> Any:
+        books = self._books(tensor)
+        return index_slot.__get__(tensor) if books is None else books.index
+
+    def write_index(self, tensor: Any, index: int) -> None:
+        books = self._books(tensor)
+        if books is None:
+            index_slot.__set__(tensor, index)
+        else:
+            books.index = index
+
+    def read_grad(self, tensor: Any) -> Any:
+        books = self._books(tensor)
+        if books is None:
+            return grad_slot.__get__(tensor)
+        if books.grad is ABSENT:
+            grad = grad_slot.__get__(tensor)
+            books.had_grad = grad is not None
+            if type(grad) is Deferred:
+                grad = _outside_tensor(grad.array)
+                grad_slot.__set__(tensor, grad)
+            if grad is not None:
+                self.adopt(grad, ("grad", books))
+            books.grad = grad
+        return books.grad
+
+    def write_grad(self, tensor: Any, grad: Any) -> None:
+        books = self._books(tensor)
+        if books is None:
+            grad_slot.__set__(tensor, grad)
+            return
+        books.grad = grad
+
+    # --- numbers ----------------------------------------------------------------------------------
+
+    def depend(self, position: int) -> None:
+        """Python was told the number at a position: the trace holds while it stays the same."""
+        self.numbers.guards[position] = self.numbers.values[position]
+
+    def scalar(self, position: int, dtype: Any) -> Any:
+        """A number as a tensor of shape (): an input of the graph."""
+        key = (position, dtype)
+        if key not in self._scalars:
+            value = self.graph.input(Spec((), dtype), self._name_of(position))
+            self.inputs.append((position, dtype))
+            self._scalars[key] = Traced(self, value, None)
+        return make(self._scalars[key])  # type: ignore[arg-type]
+
+    def _name_of(self, position: int) -> str:
+        source = self.numbers.sources.get(position)
+        return "" if source is None else source.name
+
+    def argument(self, n: int, name: str, value: Any) -> Any:
+        """The number that is argument n of the call."""
+        return wrapped(self, self.numbers.source(Source(name, argument=n), value))
+
+    def watches(self, numbers: NumberDict) -> bool:
+        """Whether a dictionary was there before the trace."""
+        if not self.active or getattr(numbers, "made_by", None) is self.token:
+            return False
+        if id(numbers) not in self.items:
+            self.items[id(numbers)] = (numbers, dict(dict.items(numbers)))
+        return True
+
+    def items_of(self, numbers: NumberDict) -> dict[Any, Any]:
+        """The entries as they are now, as a plain dictionary."""
+        entry = self.items[id(numbers)][1]
+        keys = [*entry, *[key for i, key in self.written if i == id(numbers) and key not in entry]]
+        return {key: self.read_item(numbers, key) for key in keys}
+
+    def read_item(self, numbers: NumberDict, key: Any) -> Any:
+        written = self.written.get((id(numbers), key))
+        if written is not None:
+            return written[2]
+        entry = self.items[id(numbers)][1]
+        value = entry[key]
+        if is_symbolic(value):
+            return wrapped(self, self._source(numbers, key, value))
+        if type(value) is tuple and any(map(is_symbolic, value)):
+            return tuple(
+                wrapped(self, self._source(numbers, key, v, i)) if is_symbolic(v) else v
+                for i, v in enumerate(value)
+            )
+        if isinstance(value, Value):
+            self.adopt(value, (numbers, key))
+        return value
+
+    def _source(self, numbers: NumberDict, key: Any, value: Any, item: int | None = None) -> int:
+        """The position of an entry. Equal entries of one name in states of parameters are one."""
+        shared = "params" not in self.items[id(numbers)][1]
+        name = str(key) if item is None else f"{key}[{item}]"
+        which = (key, item, type(value), value if shared else id(numbers), shared)
+        if which not in self._sources:
+            self._sources[which] = self.numbers.source(Source(name, item=item), value)
+        position = self._sources[which]
+        places = self.numbers.sources[position].places
+        if not any(d is numbers for d, _ in places):
+            places.append((numbers, key))
+        return position
+
+    def write_item(self, numbers: NumberDict, key: Any, value: Any) -> None:
+        entry = self.items[id(numbers)][1]
+        place = (id(numbers), key)
+        known = key in entry or place in self.written
+        if not known and self._is_known(value):
+            # Set for the first time, to something that no input has a part in: as if it had been
+            # there before the call.
+            self.hoisted[place] = (numbers, key, value)
+            entry[key] = value
+            if isinstance(value, Value):
+                self._born.pop(id(value), None)
+                self.adopt(value, (numbers, key))
+            return
+        self.written[place] = (numbers, key, value)
+
+    def _is_known(self, value: Any) -> bool:
+        if isinstance(value, Value):
+            return type(array_slot.__get__(value)) is not Traced and id(value) in self._born
+        return value is None or type(value) in (int, float, bool, str)
+
+    # --- objects ----------------------------------------------------------------------------------
+
+    def probe(self, tensor: Any, look: Any) -> None:
+        """Let `look` see the array of a tensor once: now if it is known, else after the trace."""
+        array = tensor._array
+        if type(array) is Traced:
+            self.probes.append((array.value, look))
+        else:
+            look(array)
+
+    def touch(self, thing: Any) -> None:
+        """A model or an optimiser takes part: its structure must be the same at the next call."""
+        if id(thing) not in self.touched:
+            self.touched[id(thing)] = Object(type(thing).__name__, thing)
+
+    def enter_layer(self, module: Any) -> None:
+        """A module begins: operations are known by the layer that they are of."""
+        if not self.layers:
+            self.touch(module)
+        self.layers.append(module)
+
+    def leave_layer(self) -> None:
+        self.layers.pop()
+
+    def stateful(self, generator: Any) -> None:
+        """A generator is about to be drawn from; its state is seen as any tensor is."""
+
+    def home(self, generator: Any) -> Any:
+        """The tensor that a generator's state was on entry. It is what the state is assigned to."""
+        if id(generator) not in self.homes:
+            self.homes[id(generator)] = (generator, generator._state)
+        return self.homes[id(generator)][1]
+
+    def _generator_of(self, tensor: Any) -> Any:
+        return next((g for g, home in self.homes.values() if home is tensor), None)
+
+    def close(self) -> None:
+        """The trace is over: what it left in places that it cannot see is of no use any more."""
+        self.active = False
+
+
+def _outside_tensor(array: Array) -> Any:
+    """A tensor that counts as one from outside, though it is made now."""
+    from chainrule import graph
+
+    tensor = object.__new__(graph._tensor_class)
+    for slot, value in ((array_slot, array), (node_slot, None), (index_slot, 0), (grad_slot, None)):
+        slot.__set__(tensor, value)
+    return tensor
+
+
+def position_of(value: Any) -> int | None:
+    """The position in the tracer's table of a number that is one of its."""
+    return value._position if isinstance(value, Number) else None
+
+
+__all__ = ["ABSENT", "Outside", "Traced", "Tracer", "position_of"]
