@@ -2,9 +2,8 @@
 
 A tile reads vectors of B along a row, so a panel of B, as wide as the tile, is laid out row after
 row: `panel[k, 0:width]`, zeros beyond the last column. Where B's rows are contiguous they are
-copied; where its columns are (`x @ W^T` with weights kept as (out, in)), square blocks, a vector
-long, are transposed in registers; any other strides go element by element. A panel has room for its
-depth rounded up to whole vectors.
+copied; where its columns are (`x @ W^T` with weights kept as (out, in)), a few rows at a time are
+transposed in registers; any other strides go element by element.
 
 A is read number by number in whatever order it lies, but rows a multiple of a page apart fall on
 each other in the first-level cache; `copy_block` copies a block of it with padded strides.
@@ -21,7 +20,6 @@ from chainrule.compiler.native.text import (
     Int,
     Module,
     Reg,
-    element,
     lanes_of,
     vector,
 )
@@ -34,7 +32,7 @@ class Panel(NamedTuple):
         row_step, column_step: elements of B from one k, and from one column, to the next.
         columns: how many there are; the panel is as wide as the vectors that hold them.
         vectors: the panel's width in vectors.
-        whole: the depth is known to be a multiple of a vector's length, which makes less code.
+        whole: the depth is known to be a multiple of a vector's length; less code then.
     """
 
     type: str
@@ -85,10 +83,11 @@ def _load_first(f: Function, address: Reg, type: str, count: int) -> Reg:
     return f.load_masked(address, vector(type, lanes), Reg(f"<{bits}>", f"<{lanes} x i1>"))
 
 
-def _pack_elements(f: Function, panel: Panel) -> None:
+def _pack_elements(f: Function, panel: Panel, start: Int = 0) -> None:
+    """Number by number, from row `start`."""
     lanes = lanes_in(f.target, panel.type)
     width = panel.vectors * lanes
-    with f.loop(0, f.arg("depth")) as k:
+    with f.loop(start, f.arg("depth")) as k:
         source = f.at(f.arg("from"), f.mul(k.index, panel.row_step), panel.type)
         to = f.at(f.arg("to"), f.mul(k.index, width), panel.type)
         with f.loop(0, panel.columns) as j:
@@ -99,67 +98,56 @@ def _pack_elements(f: Function, panel: Panel) -> None:
 
 
 def _pack_transposed(f: Function, panel: Panel) -> None:
-    """Blocks of lanes by lanes, one vector of columns after another.
-
-    In the last block of a depth that is not whole zeros stand beyond it.
-    """
-    lanes = lanes_in(f.target, panel.type)
-    depth = f.arg("depth")
-    whole = f.sub(depth, f.urem(depth, lanes))
-    for first, stop in ((0, panel.columns // lanes), (panel.columns // lanes, panel.vectors)):
+    """As many rows at a time as elements fit 128 bits, one vector of columns after another."""
+    lanes, inner = lanes_in(f.target, panel.type), 16 // itemsize(panel.type)
+    depth, full = f.arg("depth"), panel.columns // lanes
+    whole = f.sub(depth, f.urem(depth, inner))
+    for first, stop in ((0, full), (full, panel.vectors)):
         if first == stop:
             continue
         columns = min(lanes, panel.columns - first * lanes)
         with f.loop(first, stop) as j:
             source = f.at(f.arg("from"), f.mul(j.index, lanes * panel.column_step), panel.type)
             to = f.at(f.arg("to"), f.mul(j.index, lanes), panel.type)
-            with f.loop(0, whole, lanes) as k:
-                _transpose_block(f, panel, columns, source, to, k.index, None)
-            if not panel.whole:
-                rest = f.sub(depth, whole)
-                with f.when(f.icmp("sgt", rest, 0)):
-                    _transpose_block(f, panel, columns, source, to, whole, rest)
+            with f.loop(0, whole, inner) as k:
+                _transpose_rows(f, panel, columns, f.at(source, k.index, panel.type), to, k.index)
+    if not panel.whole:
+        _pack_elements(f, panel, whole)
 
 
-def _transpose_block(
-    f: Function, panel: Panel, columns: int, source: Reg, to: Reg, k: Reg, depth: Reg | None
-) -> None:
-    lanes = lanes_in(f.target, panel.type)
-    type, width = vector(panel.type, lanes), panel.vectors * lanes
-    mask = None if depth is None else f.tail_mask(depth, lanes)
-    block = []
-    for column in range(lanes):
-        if column >= columns:
-            block.append(f.zero(type))
-            continue
-        address = f.at(source, f.add(k, column * panel.column_step), panel.type)
-        if mask is None:
-            block.append(f.load(address, type))
-        else:
-            block.append(f.load_masked(address, type, mask))
-    to = f.at(to, f.mul(k, width), panel.type)
-    for row, x in enumerate(transpose(f, block)):
-        f.store(x, f.at(to, row * width, panel.type))
+def _transpose_rows(f: Function, panel: Panel, columns: int, source: Reg, to: Reg, k: Reg) -> None:
+    """A few rows of one vector of columns.
 
-
-def transpose(f: Function, rows: Sequence[Reg]) -> list[Reg]:
-    """As many vectors as each has lanes, transposed in registers; elements of 4 or 8 bytes.
-
-    First within each 128-bit part, by interleaving neighbours (one cheap instruction each), then
-    the parts among each other.
+    Each column is read 128 bits at a time, into that part of a vector in which the numbers belong;
+    what is left is to transpose a small square within each part.
     """
-    lanes = len(rows)
-    inner = 16 // itemsize(element(rows[0].type))  # elements of 128 bits
-    blocks = [_transpose_parts(f, rows[i : i + inner]) for i in range(0, lanes, inner)]
-    result: list[Reg] = [rows[0]] * lanes
-    for c in range(inner):
-        for part, x in enumerate(_exchange(f, [block[c] for block in blocks], inner)):
-            result[part * inner + c] = x
-    return result
+    lanes, inner = lanes_in(f.target, panel.type), 16 // itemsize(panel.type)
+    part = vector(panel.type, inner)
+    block = []
+    for i in range(inner):
+        parts = []
+        for column in range(i, lanes, inner):
+            if column < columns:
+                address = f.at(source, column * panel.column_step, panel.type)
+                parts.append(f.load(address, part))
+            else:
+                parts.append(f.zero(part))
+        block.append(concatenate(f, parts))
+    width = panel.vectors * lanes
+    for row, x in enumerate(transpose_parts(f, block)):
+        f.store(x, f.at(to, f.mul(f.add(k, row), width), panel.type))
 
 
-def _transpose_parts(f: Function, rows: Sequence[Reg]) -> list[Reg]:
-    """Transpose the square of each 128-bit part of 2 or 4 vectors."""
+def concatenate(f: Function, parts: Sequence[Reg]) -> Reg:
+    """One vector of several (a power of two), one after another."""
+    while len(parts) > 1:
+        lanes = range(2 * lanes_of(parts[0].type))
+        parts = [f.shuffle(parts[i], parts[i + 1], lanes) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def transpose_parts(f: Function, rows: Sequence[Reg]) -> list[Reg]:
+    """Transpose the square of each 128-bit part of 2 or 4 vectors, by interleaving neighbours."""
     if len(rows) == 2:
         return list(_interleave(f, rows[0], rows[1], 1, 2))
     low = _interleave(f, rows[0], rows[1], 1, 4)
@@ -177,27 +165,6 @@ def _interleave(f: Function, x: Reg, y: Reg, run: int, part: int) -> tuple[Reg, 
             for i in range(first, first + part // 2, run):
                 halves[half] += [*range(i, i + run), *range(lanes + i, lanes + i + run)]
     return f.shuffle(x, y, halves[0]), f.shuffle(x, y, halves[1])
-
-
-def _exchange(f: Function, xs: Sequence[Reg], inner: int) -> list[Reg]:
-    """Transpose a square of 128-bit parts: part p of vector g becomes part g of vector p."""
-    if len(xs) == 1:
-        return list(xs)
-
-    def parts(*numbers: int) -> list[int]:
-        return [p * inner + i for p in numbers for i in range(inner)]
-
-    if len(xs) == 2:
-        return [f.shuffle(xs[0], xs[1], parts(0, 2)), f.shuffle(xs[0], xs[1], parts(1, 3))]
-    even, odd = parts(0, 2, 4, 6), parts(1, 3, 5, 7)
-    a, b = f.shuffle(xs[0], xs[1], even), f.shuffle(xs[0], xs[1], odd)
-    c, d = f.shuffle(xs[2], xs[3], even), f.shuffle(xs[2], xs[3], odd)
-    return [
-        f.shuffle(a, c, even),
-        f.shuffle(b, d, even),
-        f.shuffle(a, c, odd),
-        f.shuffle(b, d, odd),
-    ]
 
 
 class Block(NamedTuple):
