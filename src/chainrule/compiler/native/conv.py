@@ -17,6 +17,7 @@ import math
 from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
     flat,
     load_lanes,
@@ -102,12 +103,21 @@ class _Emitter:
         self.written: dict[object, str] = {}
         # strides of the packed weight: group, taps, input channel
         self.w_group, *self.w_taps, self.w_in, _ = self.w.strides
-        rows, vectors = module.target.tile
-        self.accumulators = rows * vectors
-        self.vectors = 1 if kernel.depthwise else vectors
         # Small weights stay in the first-level cache: then all channels of an output are computed
         # before the next output, so that images are read and written from front to back.
         self.nearby = kernel.depthwise or kernel.packed.nbytes // kernel.groups <= NEARBY
+        self.accumulators, self.vectors = self._registers()
+
+    def _registers(self) -> tuple[int, int]:
+        """The accumulators of a tile, and its vectors of output channels."""
+        target = self.module.target
+        rows, vectors = target.tile
+        if self.kernel.depthwise:
+            return rows * vectors, 1
+        once = all(axis.kernel == 1 for axis in self.kernel.axes)
+        if once and self.nearby and target.registers >= 32 and self.kernel.outside > self.lanes * 3:
+            return 24, 4  # little is computed for each output: better read the input only once
+        return rows * vectors, vectors
 
     def emit(self) -> None:
         kernel, module = self.kernel, self.module
@@ -339,5 +349,6 @@ def kernels(op: Op) -> list[Kernel]:
     """The kernels of a convolution in any of its three directions, in their order. What they write
     for each other are temporary values, which lie row-major."""
     if op.name == "conv_weight":
-        return partial_sums(op)
+        depthwise = is_depthwise(op.output, op.params["groups"])
+        return depthwise_sums(op) if depthwise else partial_sums(op)
     return gather(op)

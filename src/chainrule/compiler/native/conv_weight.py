@@ -268,10 +268,10 @@ class WeightTotal(Kernel):
 
     family = "conv_weight_total"
 
-    def __init__(self, op: Op, sums: Value, inside: int, outside: int, turned: bool = False):
+    def __init__(self, op: Op, sums: Value, outside: int):
         self.op, self.sums, self.ops = op, sums, ()
         self.reads, self.writes = (sums,), (op.output,)
-        self.inside, self.outside = inside, outside
+        self.outside = outside
         self.units = math.prod(sums.shape[1:-1])
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
@@ -303,4 +303,4 @@ class WeightTotal(Kernel):
 def partial_sums(op: Op) -> list[Kernel]:
     """The kernels of a `conv_weight`."""
     sums = WeightSums(op)
-    return [sums, WeightTotal(op, sums.sums, sums.inside, sums.outside)]
+    return [sums, WeightTotal(op, sums.sums, sums.outside)]
