@@ -16,7 +16,7 @@ import numpy as np
 
 from chainrule.compiler import fuse, passes
 from chainrule.compiler.ir import Graph
-from chainrule.compiler.native.host import HostKernel
+from chainrule.compiler.native.host import HostKernel, view_of
 from chainrule.compiler.native.kernel import PARAMETERS
 from chainrule.compiler.native.program import Program, export_kernels
 from chainrule.compiler.native.target import Target, host
@@ -93,7 +93,15 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
         code = emit(planned, target)
     kind = GuardedProgram if options.redzones else Program
     calls = host_calls(planned)
-    program = kind(code, tables(planned), planned.constants, calls, target=target)
+    program: Program | None = None
+
+    def failed(number: int) -> Exception:
+        """What the check of a number says to the values that it found."""
+        check = planned.checks[number - 1]
+        assert program is not None
+        return check.error(program.view(view_of(check.reads[0], planned.buffers)))
+
+    program = kind(code, tables(planned), planned.constants, calls, failed, target)
     program.plan = planned
     return program
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chainrule.compiler.ir import Graph, Op
-from chainrule.compiler.native import conv, matmul, pool
+from chainrule.compiler.native import checks, conv, matmul, pool
 from chainrule.compiler.native.host import HostKernel
 from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.native.target import Target
@@ -19,6 +19,8 @@ def kernels_of(op: Op, target: Target | None) -> list[Kernel]:
         return conv.kernels(op)
     if pool.supports(op):
         return pool.kernels(op)
+    if checks.supports(op):
+        return [checks.CheckKernel(op)]
     return [HostKernel(op)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from chainrule.compiler import memory
 from chainrule.compiler.ir import Value
+from chainrule.compiler.native.checks import CheckKernel
 from chainrule.compiler.native.kernel import (
     ARENA,
     CONSTANTS,
@@ -41,6 +42,7 @@ class Plan:
         places: where inputs and outputs are bound.
         natives: the positions of the kernels that have native code, as the tables number them.
         hosts: those that are host calls.
+        checks: the kernels that set the status, in the order of their numbers.
     """
 
     schedule: Schedule
@@ -51,6 +53,7 @@ class Plan:
     places: tuple[list[Place], list[Place]]
     natives: list[int]
     hosts: list[int]
+    checks: list[CheckKernel]
 
     def __str__(self) -> str:
         lines = []
@@ -78,7 +81,10 @@ def plan(schedule: Schedule, strides: Strides | None = None, redzone: int = 0) -
         )
     natives = [i for i, k in enumerate(schedule.kernels) if k.family != "host"]
     hosts = [i for i, k in enumerate(schedule.kernels) if k.family == "host"]
-    return Plan(schedule, steps, buffers, arena, constants, places, natives, hosts)
+    checks = [k for k in schedule.kernels if isinstance(k, CheckKernel)]
+    for position, check in enumerate(checks):
+        check.number, check.status = position + 1, (ARENA, 0)
+    return Plan(schedule, steps, buffers, arena, constants, places, natives, hosts, checks)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -228,7 +234,8 @@ def tables(plan: Plan) -> Tables:
             listed.append(Phase(tasks, commits))
     labels = [label(kernels[i]) for i in natives]
     scratch = max((kernels[i].scratch for i in natives), default=0)
-    return Tables(listed, *plan.places, plan.arena.nbytes, scratch, labels)
+    status = 0 if plan.checks else None
+    return Tables(listed, *plan.places, plan.arena.nbytes, scratch, labels, status)
 
 
 GENERAL: dict[str, float] = {"exp": 8, "log": 10, "tanh": 14, "sigmoid": 12, "erf": 20, "pow": 40}

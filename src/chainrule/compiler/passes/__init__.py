@@ -1,7 +1,8 @@
 """From graph to simpler graph: each pass is a function, named, printable, and checked in tests.
 
     fold      operations on constants are done now
-    simplify  rules of algebra, movement and structure (see `algebra`, `movements`, `structure`)
+    simplify  rules of `algebra`, `movements`, `structure` and `indexing`
+    indices   the same, and indices become arithmetic
     common    of operations with the same inputs and parameters one is kept
     dead      what nothing reads goes
     order     checks come before all that follows from what they check
@@ -17,11 +18,13 @@ from collections.abc import Callable
 from chainrule.compiler.ir import Graph, verify
 from chainrule.compiler.passes.cleaning import common, dead, order
 from chainrule.compiler.passes.folding import fold
-from chainrule.compiler.passes.rewrite import simplify
+from chainrule.compiler.passes.rewrite import indices, simplify
 
 Pass = Callable[[Graph], Graph]
 
-PASSES: tuple[Pass, ...] = (dead, common, simplify, fold, common, simplify, common, dead, order)
+PASSES: tuple[Pass, ...] = (
+    dead, common, simplify, fold, common, indices, fold, common, dead, order,
+)  # fmt: skip
 """In the order in which they run. Rules see more once equal values are one value, so they run
 again after that."""
 

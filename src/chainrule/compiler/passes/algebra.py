@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.passes.rewrite import Rewriter, made_by, rule
+from chainrule.compiler.passes.rewrite import Rewriter, in_room, made_by, rule
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import movement as m
 
@@ -252,12 +252,9 @@ def casts(g: Rewriter, op: Op) -> Value | None:
 
 # --- what repeats is computed once ----------------------------------------------------------------
 
-_COMPUTING = tuple(
-    op.name for op in vars(e).values() if isinstance(op, e.Primitive) and op.name != "cast"
-)
 
 
-@rule(*_COMPUTING, "cast")
+@rule(*(one.name for one in in_room(e)))
 def compute_before_repeating(g: Rewriter, op: Op) -> Value | None:
     """f(broadcast(x), broadcast(y), 2) = broadcast(f(x, y, 2))."""
     source = None

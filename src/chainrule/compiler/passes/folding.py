@@ -6,7 +6,7 @@ import numpy as np
 
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.compiler.passes.cleaning import CHECK
-from chainrule.compiler.passes.rewrite import Rewriter, is_splat, splat
+from chainrule.compiler.passes.rewrite import Rewriter, in_room, is_splat, splat
 from chainrule.errors import ChainruleError
 from chainrule.graph import Array, Spec
 from chainrule.primitives import elementwise
@@ -15,9 +15,7 @@ LARGEST = 1 << 16
 """Bytes of a result that is kept as a constant; larger ones are cheaper to compute than to carry."""
 
 _MOVED = frozenset({"reshape", "permute", "broadcast_to", "slice", "flip", "alias", "copy"})
-ELEMENTWISE = frozenset(
-    op.name for op in vars(elementwise).values() if isinstance(op, elementwise.Primitive)
-)
+ELEMENTWISE = frozenset(one.name for one in in_room(elementwise))
 
 
 def fold(graph: Graph) -> Graph:

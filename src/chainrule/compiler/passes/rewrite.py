@@ -42,6 +42,11 @@ def made_by(value: Value, *names: str) -> bool:
     return value.op is not None and value.op.name in names
 
 
+def in_room(room: Any) -> list[Primitive]:
+    """The primitives of one file."""
+    return [one for one in vars(room).values() if isinstance(one, Primitive)]
+
+
 def splat(number: Any, spec: Any) -> Array:
     """An array that one number fills, stored once (steps of 0)."""
     with np.errstate(over="ignore"):
@@ -60,14 +65,18 @@ class Rewriter:
     Attributes:
         constants: those known so far.
         ops: the operations written so far.
+        checks: for each value the checks of it.
         here: the operation of the old graph that is being rewritten.
+        keeps_indices: whether `ravel_index` stands as it is, for rules that know it.
     """
 
     def __init__(self, graph: Graph, rules: dict[str, list[Rule]]):
         self.rules = rules
         self.constants = dict(graph.constants)
         self.ops: list[Op] = []
+        self.checks: dict[Value, list[Op]] = {}
         self.here: Op | None = None
+        self.keeps_indices = True
 
     def make(self, primitive: Primitive, *inputs: Value, **params: Any) -> Any:
         """Apply a primitive; the value that stands for it after the rules."""
@@ -80,6 +89,8 @@ class Rewriter:
                 better = one(self, op)
                 if better is not None:
                     return better
+        if op.name == "check":
+            self.checks.setdefault(op.inputs[0], []).append(op)
         self.ops.append(op)
         return op.outputs[0] if len(op.outputs) == 1 else op.outputs
 
@@ -100,9 +111,10 @@ class Rewriter:
         return value
 
 
-def rewrite(graph: Graph, rules: dict[str, list[Rule]]) -> Graph:
+def rewrite(graph: Graph, rules: dict[str, list[Rule]], keeps_indices: bool = True) -> Graph:
     """The graph after one walk with some rules."""
     writer = Rewriter(graph, rules)
+    writer.keeps_indices = keeps_indices
     table: dict[Value, Value] = {}
     for old in graph.ops:
         op = old
@@ -126,8 +138,17 @@ def rewrite(graph: Graph, rules: dict[str, list[Rule]]) -> Graph:
 
 
 def simplify(graph: Graph) -> Graph:
-    """Apply the rules of algebra, movement and structure."""
-    # The files of rules register themselves when they are first read.
-    from chainrule.compiler.passes import algebra, movements, structure  # noqa: F401
+    """Apply the rules of algebra, movement, structure and indexing."""
+    return rewrite(graph, _all_rules())
 
-    return rewrite(graph, RULES)
+
+def indices(graph: Graph) -> Graph:
+    """The same, and indices that no rule has used are computed by arithmetic, with checks."""
+    return rewrite(graph, _all_rules(), keeps_indices=False)
+
+
+def _all_rules() -> dict[str, list[Rule]]:
+    # The files of rules register themselves when they are first read.
+    from chainrule.compiler.passes import algebra, indexing, movements, structure  # noqa: F401
+
+    return RULES
