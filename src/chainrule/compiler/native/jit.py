@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chainrule.compiler.native.target import Target
-from chainrule.errors import require
+from chainrule.errors import ChainruleError, require
 
 LEVEL = 2
 """The code generator's level: 3 takes longer and gives the same speed."""
+
+
+class CompileError(ChainruleError, RuntimeError):
+    """LLVM refused what it was given: a fault of chainrule, never of the user."""
+
+
+def _refused(what: str, error: Exception) -> CompileError:
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = "; ".join(line for line in lines if line.strip("^~ "))
+    return CompileError(
+        f"LLVM could not {what}: {reason}. This is a fault in chainrule and not in your program, "
+        "which runs without compiling if CHAINRULE_COMPILE=0 is set."
+    )
 
 
 def machine(target: Target) -> Any:
@@ -28,24 +44,61 @@ def machine(target: Target) -> Any:
     )
 
 
-def assemble(text: str, target: Target) -> bytes:
-    """The object code of a module's text."""
+def _parse(text: str) -> Any:
     llvm = require("llvmlite.binding", extra="full")
-    module = llvm.parse_assembly(text)
-    return machine(target).emit_object(module)
+    try:
+        return llvm.parse_assembly(text)
+    except RuntimeError as error:
+        raise _refused("read the code of a program", error) from error
+
+
+def assemble(text: str, target: Target) -> bytes:
+    """The object code of a module's text.
+
+    Raises:
+        CompileError: if LLVM refuses the text.
+    """
+    module = _parse(text)
+    try:
+        return machine(target).emit_object(module)
+    except RuntimeError as error:
+        raise _refused("make machine code of a program", error) from error
 
 
 def assembly(text: str, target: Target) -> str:
     """The same, for reading."""
+    return machine(target).emit_assembly(_parse(text))
+
+
+def immortal(thing: Any) -> None:
+    """Keep an object beyond the end of the interpreter."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+@functools.cache
+def _linker(target: Target) -> Any:
+    """LLVM's linker into this process. It outlives the interpreter, as the code in it may run on
+    threads that do."""
     llvm = require("llvmlite.binding", extra="full")
-    return machine(target).emit_assembly(llvm.parse_assembly(text))
+    linker = llvm.create_lljit_compiler(machine(target))
+    immortal(linker)
+    return linker
+
+
+_numbers = itertools.count()
 
 
 class Library:
-    """Object code loaded into this process; its functions live as long as this object does."""
+    """Object code loaded into this process; it is unloaded when this object goes.
 
-    _jit: Any = None
-    _made = 0
+    Arguments:
+        code: the object code.
+        names: the functions and tables to look up; see `addresses`.
+        imports: addresses of functions that the code calls and this process does not export.
+
+    Raises:
+        CompileError: if the code does not define a name, or calls a function that is nowhere.
+    """
 
     def __init__(
         self,
@@ -55,14 +108,15 @@ class Library:
         imports: Mapping[str, int] | None = None,
     ):
         llvm = require("llvmlite.binding", extra="full")
-        if Library._jit is None:
-            Library._jit = llvm.create_lljit_compiler(machine(target))
-        Library._made += 1
+        linker = _linker(target)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in (imports or {}).items():
             builder.import_symbol(name, address)
         names = list(names)
         for name in names:
             builder.export_symbol(name)
-        self._tracker = builder.link(Library._jit, f"chainrule{Library._made}")
+        try:
+            self._tracker = builder.link(linker, f"chainrule{next(_numbers)}")
+        except RuntimeError as error:
+            raise _refused("load a program", error) from error
         self.addresses = {name: self._tracker[name] for name in names}

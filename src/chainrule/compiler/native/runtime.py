@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.compiler.native.jit import Library, assemble
+from chainrule.compiler.native import cache, cache_keys
+from chainrule.compiler.native.jit import Library, assemble, immortal
 from chainrule.compiler.native.runtime_ir import runtime
 from chainrule.compiler.native.runtime_records import LINE, POOL
 from chainrule.compiler.native.runtime_system import System, this_system
@@ -108,11 +109,11 @@ class Native:
 
     def __init__(self, system: System | None = None):
         self.system = system or this_system()
-        code = assemble(runtime(host(), self.system), host())
+        code = self._code()
         names = ("enter", "worker", "look", "quit")
         self._library = Library(code, names, host(), self.system.imports)
         # Threads run this code to the very end of the process: it must never be unloaded.
-        _immortal(self._library)
+        immortal(self._library)
         addresses = self._library.addresses
         kinds = ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
         self.enter: Callable[..., int] = ctypes.CFUNCTYPE(*kinds)(addresses["enter"])
@@ -121,10 +122,14 @@ class Native:
         self.quit = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["quit"])
         self.worker = addresses["worker"]
 
-
-def _immortal(thing: Any) -> None:
-    """Keep an object beyond the end of the interpreter."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    def _code(self) -> bytes:
+        """The runtime's object code, from disk if it is there."""
+        key = cache_keys.key(host(), "runtime", self.system.parking)
+        if (entry := cache.load(key)) is not None:
+            return entry.code
+        code = assemble(runtime(host(), self.system), host())
+        cache.store(key, cache.Entry(b"", code, b""), "the runtime")
+        return code
 
 
 class Pool:
@@ -139,7 +144,7 @@ class Pool:
         self.native, self.threads = native, threads
         nbytes = POOL["words"] + LINE * threads + 16 * threads
         self._memory = np.zeros(nbytes + LINE, np.uint8)
-        _immortal(self._memory)  # threads look at it to the very end
+        immortal(self._memory)  # threads look at it to the very end
         self.address = self._memory.ctypes.data + -self._memory.ctypes.data % LINE
         self._handles: list[Any] = []
         self._set("threads", threads)
