@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from chainrule.compiler.control import cond as cond
     from chainrule.compiler.control import scan as scan
     from chainrule.compiler.control import while_loop as while_loop
+    from chainrule.compiler.native.runtime import get_num_threads as get_num_threads
+    from chainrule.compiler.native.runtime import set_num_threads as set_num_threads
     from chainrule.nn.summary import summary as summary
     from chainrule.serialize import load as load
     from chainrule.serialize import save as save
@@ -60,6 +62,7 @@ _LAZY = {
     "load": "chainrule.serialize",
     "save": "chainrule.serialize",
     "scan": "chainrule.compiler.control",
+    "set_num_threads": "chainrule.compiler.native.runtime",
     "summary": "chainrule.nn.summary",
     "while_loop": "chainrule.compiler.control",
 }

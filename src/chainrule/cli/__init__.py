@@ -1,4 +1,4 @@
-"""The command line: `chainrule train`, `evaluate`, `predict`, `models`, `datasets`, `doctor`."""
+"""The command line: `chainrule train`, `evaluate`, `predict`, `models`, `datasets`, `doctor`, `cache`."""
 
 import sys
 

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from chainrule import __version__
-from chainrule.cli import inform, work
+from chainrule.cli import inform, stored, work
 from chainrule.cli.bench import bench
 from chainrule.errors import ChainruleError, ChainruleWarning, unknown_name
 from chainrule.files import file_error
@@ -40,6 +40,7 @@ app.command("bench")(bench)
 app.command("models")(inform.models_command)
 app.command("datasets")(inform.datasets)
 app.command("doctor")(inform.doctor)
+app.command("cache")(stored.cache_command)
 
 # Typer brings a Click of its own in some versions and uses the installed one in others; what is
 # raised for a wrong command line is an ancestor of Typer's BadParameter in both.

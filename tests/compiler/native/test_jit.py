@@ -64,5 +64,5 @@ def test_llvms_refusals_are_explained():
         Library(code[: len(code) // 2], ["square"], host())
     calling = "declare void @nobody_has_this()\ndefine void @f() {\n"
     calling += " call void @nobody_has_this()\n ret void\n}\n"
-    with pytest.raises(CompileError, match="nobody_has_this"):
+    with pytest.raises(CompileError, match=r"could not load.*f"):
         Library(assemble(calling, host()), ["f"], host())
