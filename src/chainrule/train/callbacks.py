@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from chainrule.errors import ArgumentError, CheckpointError, require, unknown_name
 from chainrule.files import make_folder
@@ -35,7 +35,13 @@ class Callback:
     middle of an epoch begins with `fit_start` and goes on with that epoch's next `gradients`. A
     callback with a memory gives it out by `state_dict` and takes it back by `load_state_dict`, so
     that such a run goes on as if nothing had happened.
+
+    Attributes:
+        compiled: whether `gradients` is made of tensor operations alone, so that it can be part of
+            the compiled step. Other callbacks that have one are called between two programs.
     """
+
+    compiled: ClassVar[bool] = False
 
     def fit_start(self, trainer: Trainer) -> None:
         """The run begins, or goes on."""
@@ -297,6 +303,8 @@ class GradientClipping(Callback):
         norm: rescale all gradients together so that their norm is at most this.
         value: cut each element to [-value, value].
     """
+
+    compiled = True
 
     def __init__(self, norm: float | None = None, value: float | None = None):
         if (norm is None) == (value is None):

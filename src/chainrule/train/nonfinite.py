@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from chainrule.autograd.anomaly import detect_anomaly
 from chainrule.errors import NonFiniteError
+from chainrule.graph import state
+from chainrule.primitives.checks import check
 from chainrule.train.batches import numbers, sample_place
 
 
@@ -30,22 +33,46 @@ def is_finite(array: np.ndarray[Any, Any]) -> bool:
         )
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """Makes the `NotFinite` of a compiled step."""
+
+    words: str
+
+    def __call__(self, values: np.ndarray[Any, Any]) -> NotFinite:
+        return NotFinite(self.words.replace("{}", str(values.reshape(-1)[0])))
+
+
+def demand_finite(x: Any, words: str) -> None:
+    """Stop if an element is not finite; inside a program, before it writes anything over.
+
+    Arguments:
+        words: what to say; `{}` in them becomes the first element.
+    """
+    if x.dtype.kind not in "f":
+        return
+    if state.tracer is not None:
+        largest = float(np.finfo(x.dtype).max)
+        refuse = _Refusal(words)
+        check(x.detach(), low=-largest, high=largest, ignore=None, nan=False, refuse=refuse)
+    elif not is_finite(x._array):
+        raise _Refusal(words)(x._array)
+
+
 def check_loss_and_gradients(model: Any, loss: Any) -> None:
     """Stop before the optimiser's step."""
-    if not is_finite(loss._array):
-        raise NotFinite(f"the loss is {loss.item()}")
+    demand_finite(loss, "the loss is {}")
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not is_finite(parameter.grad._array):
-            raise NotFinite(f"the gradient of {name!r} is not finite")
+        if parameter.grad is not None:
+            demand_finite(parameter.grad, f"the gradient of {name!r} is not finite")
 
 
 def check_parameters(model: Any) -> None:
     """Stop after an optimiser's step that went too far."""
     for name, parameter in model.named_parameters():
-        if not is_finite(parameter._array):
-            raise NotFinite(
-                f"the optimiser's step made {name!r} infinite or NaN, from finite gradients"
-            )
+        demand_finite(
+            parameter, f"the optimiser's step made {name!r} infinite or NaN, from finite gradients"
+        )
 
 
 def explain(

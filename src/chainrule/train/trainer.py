@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,8 @@ from typing import Any
 import chainrule as cr
 from chainrule import random
 from chainrule.autograd.modes import no_grad
-from chainrule.errors import ArgumentError, CheckpointError, DataError, ShapeError
+from chainrule.errors import ArgumentError, CheckpointError, DataError
 from chainrule.nn import BCELoss, CrossEntropyLoss
-from chainrule.optim import LBFGS
 from chainrule.train import nonfinite
 from chainrule.train.batches import check_loader, input_batches, numbers, pair, sample_count
 from chainrule.train.callbacks import Callback, Checkpoint, read_checkpoint
@@ -22,6 +22,7 @@ from chainrule.train.history import History
 from chainrule.train.interrupt import Interrupt
 from chainrule.train.metrics import Metric, make_metrics
 from chainrule.train.progress import Progress, make_progress
+from chainrule.train.step import Step, make_evaluation
 
 
 class Trainer:
@@ -34,7 +35,9 @@ class Trainer:
             epoch the losses of the batches are averaged, weighted by their numbers of samples.
         metrics: names (`"accuracy"`, `"top5"`, `"f1"`, `"r2"`, `"mae"`, ...) or `Metric` objects.
         callbacks: see `chainrule.train.callbacks`; they are called in this order.
-        compile: compile the step (`cr.compile`).
+        compile: compile the step, and evaluation (`cr.compile`). A model, loss or callback that
+            looks at numbers in Python (`if`, `float(x)`) cannot be compiled and needs False; of
+            callbacks only those that say so (`compiled = True`) are part of the program.
         out: a folder for checkpoints (`last.ckpt`); the same as a last callback `Checkpoint(out)`.
         seed: seeds the default random generator when a new run begins (dropout draws from it).
         progress: None or True for a bar in a terminal and lines elsewhere, False for silence, or a
@@ -78,59 +81,19 @@ class Trainer:
         self._loader: Any = None
         self._sums = _Sums()
         self._stop: str | None = None
-        self._random_before = random.get_state()
-        self._run_step = cr.compile(self._train_step) if compile else self._train_step
+        self.compile = compile
+        self._step: Step | None = None
+        self._measure, self._apply = make_evaluation(model, self.loss, compile)
 
     # --- the step ---------------------------------------------------------------------------------
 
-    def _forward_backward(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        self.optimizer.zero_grad()
-        outputs = self.model(inputs)
-        loss = self.loss(outputs, targets)
-        if loss.size != 1:
-            raise ShapeError(
-                f"the loss must be a scalar, but has shape {loss.shape}; use reduction='mean'."
-            )
-        loss.backward()
-        return loss, outputs
-
-    def _checked(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        """Loss and gradients that the optimiser may use."""
-        self._random_before = random.get_state()
-        loss, outputs = self._forward_backward(inputs, targets)
-        nonfinite.check_loss_and_gradients(self.model, loss)
-        self._call("gradients")
-        return loss, outputs
-
-    def _train_step(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        if not isinstance(self.optimizer, LBFGS):
-            result = self._checked(inputs, targets)
-            self.optimizer.step()
-            return result
-        # LBFGS evaluates the loss as often as its line search asks for, and that must be one
-        # function: dropout draws the same masks each time.
-        evaluations: list[tuple[Any, Any]] = []
-        state = random.get_state()
-
-        def closure() -> Any:
-            random.set_state(state)
-            evaluations.append(self._checked(inputs, targets))
-            return evaluations[-1][0]
-
-        self.optimizer.step(closure)
-        return evaluations[0]
-
     def _one_step(self, inputs: Any, targets: Any) -> None:
-        before = self.model.state_dict()  # tensors are values: this keeps what they were
+        if self._step is None:
+            self._step = Step(self, self.compile)
         try:
-            loss, outputs = self._run_step(inputs, targets)
-            nonfinite.check_parameters(self.model)
+            loss, outputs = self._step(inputs, targets)
         except nonfinite.NotFinite as found:
-            try:
-                raise self._explained(str(found), inputs, targets) from None
-            finally:
-                self.model.load_state_dict(before)
-                self.optimizer.zero_grad()
+            raise self._explained(str(found), inputs, targets) from None
         self.step += 1
         self._sums.add(float(loss), sample_count(inputs, targets))
         _measure(self.metrics, outputs, targets)
@@ -140,13 +103,13 @@ class Trainer:
     def _explained(self, what: str, inputs: Any, targets: Any) -> Exception:
         kept = [c.folder / c.LAST for c in self.callbacks if isinstance(c, Checkpoint)]
         advice = f"The last good checkpoint is {os.fspath(kept[0])!r}." if kept else ""
-
-        def again() -> None:
-            random.set_state(self._random_before)
-            self._forward_backward(inputs, targets)
-
+        assert self._step is not None
+        again = functools.partial(self._step.again, inputs, targets)
         place = f"epoch {self.epoch + 1}, step {self.step + 1}"
-        return nonfinite.explain(what, place, advice, again, inputs, targets, self._loader)
+        try:
+            return nonfinite.explain(what, place, advice, again, inputs, targets, self._loader)
+        finally:
+            self.optimizer.zero_grad()
 
     # --- fit --------------------------------------------------------------------------------------
 
@@ -179,6 +142,8 @@ class Trainer:
         if validation is not None:
             check_loader(validation, "validation")
         goal = self._begin(loader, epochs, resume)
+        if self._step is not None and not self._step.fits(self):
+            self._step = None
         self.finished, self.history.interrupted, self.history.stopped = False, False, None
         self.model.train()
         with Interrupt() as interrupt, contextlib.ExitStack() as leaving:
@@ -287,8 +252,8 @@ class Trainer:
         with _evaluation_mode(self.model):
             for batch in loader:
                 inputs, targets = pair(batch)
-                outputs = self.model(inputs)
-                sums.add(float(self.loss(outputs, targets)), sample_count(inputs, targets))
+                loss, outputs = self._measure(inputs, targets)
+                sums.add(float(loss), sample_count(inputs, targets))
                 _measure(metrics, outputs, targets)
                 if interrupt is not None and interrupt.requested:
                     return None
@@ -304,7 +269,7 @@ class Trainer:
             batch_size: samples at a time, unless a loader decides.
         """
         with _evaluation_mode(self.model):
-            parts = [self.model(x) for x in input_batches(inputs, batch_size)]
+            parts = [self._apply(x) for x in input_batches(inputs, batch_size)]
         if not parts:
             raise DataError("there are no inputs to predict from.")
         return cr.concat(parts)
