@@ -59,6 +59,7 @@ _LAZY = {
     "History": "chainrule.train",
     "Trainer": "chainrule.train",
     "cond": "chainrule.compiler.control",
+    "get_num_threads": "chainrule.compiler.native.runtime",
     "load": "chainrule.serialize",
     "save": "chainrule.serialize",
     "scan": "chainrule.compiler.control",

@@ -1,4 +1,4 @@
-"""The command line: `chainrule train`, `evaluate`, `predict`, `models`, `datasets`, `doctor`, `cache`."""
+"""The command line: `chainrule train`, `evaluate`, `predict`, `models`, `bench`, `cache`, ..."""
 
 import sys
 
