@@ -1,0 +1,128 @@
+"""Loop kernels: any group of elementwise operations, movements and reductions as fused loops."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
+
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native import scalar
+from chainrule.compiler.native.emitter import Emitter
+from chainrule.compiler.native.expressions import HANDLERS, REDUCTIONS, Unfusable, product
+from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
+from chainrule.compiler.native.loops_emit import NestWriter
+from chainrule.compiler.native.loops_order import arrange
+from chainrule.compiler.native.loops_pass import RowPlan
+from chainrule.compiler.native.loops_plan import Group, Nest, reachable
+from chainrule.compiler.native.target import host
+from chainrule.compiler.native.text import Function, Module
+from chainrule.graph import Array
+
+UNIT = 16384  # elements of a cheap expression in one unit of work
+SCRATCH = 1 << 20  # bytes that may be kept between the passes over a row
+
+
+def supports(op: Op) -> bool:
+    """Whether a loop kernel can compute an operation."""
+    if any(x.dtype.kind == "c" for x in (*op.inputs, *op.outputs)):
+        return False
+    if op.name in HANDLERS and op.name != "cast":
+        return True
+    return op.name in REDUCTIONS or scalar.supports(op)
+
+
+class LoopKernel(Kernel):
+    """Elementwise operations, movements and reductions, in as few nests of loops as possible.
+
+    Arguments:
+        ops: the operations, all of them supported.
+        outputs: those of their values that go to buffers.
+        constants: arrays of values that are known (graph.constants); numbers among them become part
+            of the code.
+
+    An output may lie where a value lies that is read at the same indices only.
+
+    Raises:
+        Unfusable: if an operation of the group cannot be computed together with the others; a
+            single supported operation always can.
+    """
+
+    family: ClassVar[str] = "loops"
+
+    def __init__(
+        self,
+        ops: Collection[Op],
+        outputs: Sequence[Value],
+        constants: Mapping[Value, Array] | None = None,
+        partials: Mapping[Value, Value] | None = None,
+    ):
+        self.ops = list(ops)
+        self.writes = list(outputs)
+        self.nests = Group(self.ops, constants, partials).nests(outputs)
+        self.reads = list(dict.fromkeys(v for n in self.nests for v in n.expressions.reads))
+        self.nest_units = [self._units_of(nest) for nest in self.nests]
+        self.units = sum(self.nest_units)
+        self.scratch = max([self._scratch_of(nest) for nest in self.nests], default=0)
+
+    def _units_of(self, nest: Nest) -> int:
+        """Units by the problem's shape."""
+        work = nest.size * max(1, nest.cost // 4)
+        most = product(v.extent for v in nest.rows)
+        if not nest.inner:
+            most = -(-most // 256)
+        return max(1, min(most, work // UNIT))
+
+    def _scratch_of(self, nest: Nest) -> int:
+        """Bytes to keep what is dear, if all values lie row-major."""
+        if not nest.stages:
+            return 0
+        values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
+        flat = {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
+        plan = RowPlan(nest, arrange(nest, flat, host()), host(), SCRATCH)
+        kept = plan.keep(range(plan.instances)) if not plan.flat else {}
+        return max([one.end for one in kept.values()], default=0)
+
+    def may_overwrite(self, read: Value, write: Value) -> bool:
+        """Every place that reads the one reads it at the index where the other is then written."""
+        (mine,) = [n for n in self.nests if any(z is write for z, *_ in n.outputs)] or [None]
+        if mine is None or any(read in n.expressions.reads for n in self.nests if n is not mine):
+            return False
+        ((index, stage),) = [(i, node.stage) for z, i, node in mine.outputs if z is write]
+        loads = [n for n in mine.expressions.nodes() if n.kind == "load" and n.data[0] is read]
+        if any(n.data[1:] != (index, ()) for n in loads):
+            return False
+        if not frozenset(mine.inner) & frozenset().union(*(f.roots() for f in index)):
+            return True  # written when all is done
+        later = [node for *_, node in mine.outputs if node.stage > stage]
+        later += [n.inputs[0] for found in mine.stages[stage + 1 :] for n in found]
+        return not set(loads) & set(reachable(later))
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        f = Function(module, name, PARAMETERS)
+        first = 0
+        pointers = {}
+        for nest, units in zip(self.nests, self.nest_units, strict=True):
+            order = arrange(nest, buffers, f.target)
+            em = Emitter(f, buffers, nest.expressions, order.lane, order.merged, pointers)
+            lo, hi = f.arg("lo"), f.arg("hi")
+            if len(self.nests) > 1:
+                lo = f.smin(f.smax(f.sub(lo, first), 0), units)
+                hi = f.smin(f.smax(f.sub(hi, first), 0), units)
+            NestWriter(em, nest, order, units, self.scratch).write(lo, hi)
+            em.finish()
+            first += units
+        f.finish()
+
+
+def can_join(group: Collection[Op], outputs: Sequence[Value], op: Op, extra: Sequence[Value] = (),
+             constants: Mapping[Value, Array] | None = None) -> bool:  # fmt: skip
+    """Whether an operation may be added to a group without a second nest coming of it.
+
+    Arguments:
+        outputs: what the group then writes.
+    """
+    try:
+        nests = Group([*group, op], constants).nests([*outputs, *extra])
+    except Unfusable:
+        return False
+    return len(nests) == 1

@@ -1,0 +1,170 @@
+"""Which loop is inside which, which variables run as one, and which one runs over lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule.compiler.native.expressions import Node
+from chainrule.compiler.native.index import Form, Var
+from chainrule.compiler.native.kernel import Buffers
+from chainrule.compiler.native.loops_plan import Nest, reachable
+from chainrule.compiler.native.target import Target
+from chainrule.graph import Spec
+
+MOST_LANES = 16
+
+
+@dataclass
+class Order:
+    """A nest's loops, from the outside in.
+
+    Attributes:
+        rows, inner: what is left of the variables after merging.
+        merged: see `emitter.Emitter`.
+        lane: the variable that runs over lanes; None if there is none.
+        lanes: how many.
+    """
+
+    rows: list[Var]
+    inner: list[Var]
+    merged: dict[Var, Var | None]
+    lane: Var | None
+    lanes: int
+
+    @property
+    def lane_in_rows(self) -> bool:
+        return self.lane is not None and self.lane in self.rows
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load or store: the offset in its buffer, in elements."""
+
+    form: Form
+    weight: int
+    size: int
+
+    def coefficient(self, var: Var) -> int:
+        return self.form.coefficient(var)
+
+
+def arrange(nest: Nest, buffers: Buffers, target: Target) -> Order:
+    """Order the loops of a nest for where its values lie."""
+    accesses = _accesses(nest, buffers)
+    lanes = min(MOST_LANES, target.lanes(_dtype(nest)))
+    lane = _lane(nest, accesses, lanes)
+    rank = _rank(accesses)
+    rows, inner = sorted(nest.rows, key=rank), sorted(nest.inner, key=rank)
+    for group in (rows, inner):
+        if lane in group:
+            group.append(group.pop(group.index(lane)))
+    forms = [a.form for a in accesses] + _other_forms(nest)
+    merged: dict[Var, Var | None] = {}
+    rows, inner = (_merge(group, forms, merged) for group in (rows, inner))
+    lane = None if lane is None else merged.get(lane, lane)
+    return Order(rows, inner, merged, lane, lanes if lane is not None else 1)
+
+
+def _accesses(nest: Nest, buffers: Buffers) -> list[Access]:
+    """What is read and written, the largest first, stores before loads."""
+
+    def offset(value: Any, index: Any) -> Form:
+        total = Form(0)
+        for form, step in zip(index, buffers[value].strides, strict=True):
+            total = total + form.scale(step)
+        return total
+
+    found = [Access(offset(z, index), 2, z.size) for z, index, _ in nest.outputs]
+    for node in _nodes(nest):
+        if node.kind == "load":
+            value, index, _ = node.data
+            reach = Spec(tuple(v.extent for v in node.depends), value.dtype).size
+            found.append(Access(offset(value, index), 1, reach))
+    return sorted(found, key=lambda a: (-a.size, -a.weight))
+
+
+def _nodes(nest: Nest) -> list[Node]:
+    found = list(reachable([node for *_, node in nest.outputs]))
+    for atom in nest.expressions.data:
+        found += reachable([atom.node])
+    return list(dict.fromkeys(found))
+
+
+def _other_forms(nest: Nest) -> list[Form]:
+    """Forms besides offsets that must come out the same when variables are merged."""
+    forms = [atom.form for atom in nest.expressions.splits.quotients.values()]
+    for node in _nodes(nest):
+        if node.kind == "position":
+            forms.append(node.data)
+        elif node.kind == "choice":
+            forms += [form for form, *_ in node.data]
+        elif node.kind == "load":
+            forms += [form for form, *_ in node.data[2]]
+        elif node.kind == "reduce" and node.data[2] is not None:
+            forms.append(node.data[2])
+    return forms
+
+
+def _dtype(nest: Nest) -> Any:
+    """The dtype whose vectors set the number of lanes: the widest float, else the widest."""
+    nodes = [n for n in _nodes(nest) if n.depends]
+    dtypes = [n.dtype for n in nodes if n.dtype.kind == "f"] or [n.dtype for n in nodes]
+    return max(dtypes, key=lambda d: d.itemsize, default="float32")
+
+
+def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
+    """The variable whose neighbours lie side by side in most of what is read and written."""
+    best, best_score = None, -1e9
+    atoms = [*nest.expressions.splits.quotients.values(), *nest.expressions.data]
+    for var in (*nest.rows, *nest.inner):
+        score = 0.0
+        for access in accesses:
+            step = abs(access.coefficient(var))
+            mixed = any(var in a.roots() for a, _ in access.form.terms if a in atoms)
+            if step == 1 and not mixed:
+                score += access.weight
+            elif step or mixed:
+                score -= 2 * access.weight
+            elif access.weight == 2 and var in nest.rows:
+                score -= 6
+        score -= max(0.0, 1 - var.extent / lanes) * 2
+        if score >= best_score:
+            best, best_score = var, score
+    return best
+
+
+def _rank(accesses: Sequence[Access]) -> Any:
+    """Sort key: variables with large steps in the largest accesses come first."""
+    return lambda var: ([-abs(a.coefficient(var)) for a in accesses], var.number)
+
+
+def _merge(group: list[Var], forms: Sequence[Form], merged: dict[Var, Var | None]) -> list[Var]:
+    """Run neighbours as one variable where the outer one just continues the inner one."""
+    runs: list[list[Var]] = []
+    for var in reversed(group):
+        if runs:
+            inner = runs[-1]
+            extent = 1
+            for v in inner:
+                extent *= v.extent
+            first = inner[0]  # the innermost
+            if all(f.coefficient(var) == extent * f.coefficient(first) for f in forms):
+                inner.append(var)
+                continue
+        runs.append([var])
+    result = []
+    for run in reversed(runs):
+        if len(run) == 1:
+            result.append(run[0])
+            continue
+        extent = 1
+        for v in run:
+            extent *= v.extent
+        whole = Var(extent)
+        merged[run[0]] = whole
+        for v in run[1:]:
+            merged[v] = None
+        result.append(whole)
+    return result
