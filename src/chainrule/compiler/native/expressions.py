@@ -3,8 +3,8 @@
 `Expressions.at(value, index)` follows a value back through the operations of a group: an
 elementwise operation asks for its inputs at the same index, a movement for its input at another
 one, a reduction for its input at all indices of the axes that it sums over, and a value that lies
-in a buffer is loaded. What comes out is a tree of nodes in which equal nodes are one object, so that
-nothing is computed twice. `emitter.Emitter` turns nodes into instructions.
+in a buffer is loaded. What comes out is a tree of nodes in which equal nodes are one object, so
+that nothing is computed twice. `emitter.Emitter` turns nodes into instructions.
 """
 
 from __future__ import annotations

@@ -392,7 +392,10 @@ class Pass:
         x = em.vector(node) if wide else em.scalar(node)
         if a.position is None:
             return x, None
-        return x, em.many(a.position) if wide else em.number(a.position)
+        if wide:
+            return x, em.many(a.position)
+        place = em.number(a.position)
+        return x, place if em.int == "i64" else self.f.convert("trunc", place, em.int)
 
 
 def flattened(state: Any) -> list[Reg]:

@@ -58,7 +58,7 @@ class Accumulator:
         if "arg" not in self.name:
             return (least,)
         # Until an element is better than the least there is, the place is beyond all others.
-        where = vector(self.integer, lanes) if lanes > 1 else "i64"
+        where = vector(self.integer, lanes)
         return least, f.number(where, _beyond(where))
 
     def add(self, f: Function, regs: Regs, x: Reg, place: Reg | None) -> Regs:
