@@ -11,27 +11,29 @@ tile of the unit runs over the panel while it lies in the first- or second-level
             for tile of the unit's rows:
                 C[tile, panel] (+)= A[tile, block] @ B[block, panel]
 
-Everything is decided here by the problem's shape and strides (`plan`), so that results do not
-depend on who computes what.
+`gemm_plan` decides what is done.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from chainrule.compiler.native import caches
+from chainrule.compiler.native.gemm_plan import (
+    Plan,
+    Product,
+    classes,
+    panel_room,
+    panels_of,
+    start_of,
+)
 from chainrule.compiler.native.microkernel import (
-    Cut,
     Finish,
     Level,
     Sums,
     Tile,
     apply,
-    choose,
     contract,
-    cut,
     itemsize,
     lanes_in,
     read,
@@ -45,190 +47,10 @@ from chainrule.compiler.native.packing import (
     emit_copy,
     emit_pack,
 )
-from chainrule.compiler.native.target import Target
 from chainrule.compiler.native.text import Function, Int, Module, Reg
-
-Pair = tuple[int, int]
-Packing = Literal["none", "unit", "ready"]
 
 FAR = 128
 """From this depth on, lines of C are asked for before they are needed."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """C = A @ B: sizes, type of the elements, strides in elements.
-
-    Attributes:
-        rows, columns, depth: C is rows by columns, A rows by depth, B depth by columns.
-        a: the strides of A by row and by k.
-        b: those of B by k and by column.
-        c: those of C by row and by column.
-    """
-
-    rows: int
-    columns: int
-    depth: int
-    type: str
-    a: Pair
-    b: Pair
-    c: Pair
-
-    @property
-    def transposed(self) -> Product:
-        """The same numbers as C^T = B^T @ A^T."""
-        a, b, c = [(second, first) for first, second in (self.b, self.a, self.c)]
-        return Product(self.columns, self.rows, self.depth, self.type, a, b, c)
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.rows * self.columns * self.depth
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a product is computed.
-
-    Attributes:
-        down, across: the rows in tiles, and the vectors of a row in panels.
-        tiles, panels: how many of them a unit has at most.
-        block: the most of the depth that is done at a time.
-        pack: whether B is read where it lies, packed by each unit, or comes packed (`ready`).
-        copy: whether each unit copies its rows of A.
-    """
-
-    down: Cut
-    across: Cut
-    tiles: int
-    panels: int
-    block: int
-    pack: Packing
-    copy: bool
-
-    @property
-    def grid(self) -> Pair:
-        """Units down and across."""
-        return (
-            math.ceil(self.down.count / max(1, self.tiles)),
-            math.ceil(self.across.count / max(1, self.panels)),
-        )
-
-    @property
-    def units(self) -> int:
-        return math.prod(self.grid)
-
-
-def plan(target: Target, product: Product, batch: int = 1, ready: Pair | None = None) -> Plan:
-    """Decide by shape and strides.
-
-    Arguments:
-        batch: how many such products there are.
-        ready: B comes packed whole, for tiles of so many rows and vectors.
-    """
-    p, size = product, itemsize(product.type)
-    if not p.rows * p.columns * batch:
-        return Plan(cut(0, 1), cut(0, 1), 1, 1, 1, "none", False)
-    lanes = lanes_in(target, p.type)
-    high, wide = ready or choose(target, p.type, p.rows, p.columns)
-    down, across = cut(p.rows, high), cut(math.ceil(p.columns / lanes), wide)
-    block = _depth_block(p.depth, size, across.size * lanes, lanes)
-    tiles, panels = _unit(p, down, across, block, batch, ready is not None)
-    pack: Packing = "ready" if ready else "none"
-    if ready is None and (p.b[1] != 1 or _strided_badly(p.b[0], size, min(tiles, down.count))):
-        pack = "unit"
-    copy = panels >= 3 and p.depth >= 32 and _worth_copying(p, size, down.size)
-    return Plan(down, across, tiles, panels, block, pack, copy)
-
-
-def _depth_block(depth: int, size: int, width: int, lanes: int) -> int:
-    """Blocks of even length whose panel of B takes at most a share of the second-level cache."""
-    most = max(lanes, caches.second() // 8 // (width * size))
-    if depth <= most * 3 // 2:
-        return max(depth, 1)
-    count = math.ceil(depth / most)
-    return math.ceil(depth / count / lanes) * lanes
-
-
-def _unit(
-    p: Product, down: Cut, across: Cut, block: int, batch: int, ready: bool
-) -> tuple[int, int]:
-    """Row tiles and panels of a unit: enough units to deal out, and A's rows fit the cache."""
-    room = max(1, caches.second() // 2 // (block * itemsize(p.type) * max(down.size, 1)))
-    tiles = _even(down.count, room)
-    panels = across.count
-    wanted = _wanted_units(p.flops * batch)
-    while batch * math.ceil(down.count / tiles) * math.ceil(across.count / panels) < wanted:
-        # Halving the columns costs nothing where B is packed by each unit, halving rows otherwise.
-        if panels > 1 and (not ready or tiles <= 4):
-            panels = math.ceil(panels / 2)
-        elif tiles > 1:
-            tiles = math.ceil(tiles / 2)
-        else:
-            break
-    return max(tiles, 1), max(panels, 1)
-
-
-def _wanted_units(flops: int) -> int:
-    """One for each few microseconds of work, up to 16."""
-    return max(1, min(16, flops // 1_000_000))
-
-
-def _even(count: int, most: int) -> int:
-    """Divide `count` into parts of at most `most`, as even as can be; the size of a part."""
-    return math.ceil(count / math.ceil(count / most)) if count else 1
-
-
-def _strided_badly(step: int, size: int, uses: int) -> bool:
-    """Whether rows of B so far apart are worth packing for `uses` row tiles."""
-    return uses >= 4 and step * size >= 256
-
-
-def _worth_copying(p: Product, size: int, high: int) -> bool:
-    row, k = (abs(x) * size for x in p.a)
-    if k == size:  # rows fall on each other in the first-level cache
-        return row >= 1024 and row % 1024 == 0
-    return True
-
-
-def classes(parts: Cut) -> list[tuple[int, int, int]]:
-    """The ranges of tiles of one size: first, stop and size."""
-    both = [
-        (0, parts.larger, parts.size),
-        (parts.larger, parts.count, parts.size - 1),
-    ]
-    return [x for x in both if x[0] < x[1]]
-
-
-def panels_of(p: Product, across: Cut, lanes: int) -> list[tuple[int, int, int, int]]:
-    """The ranges of panels of one kind: first, stop, vectors, and lanes of the last vector.
-
-    A last panel whose last vector is not full is a kind of its own.
-    """
-    kinds = [(first, stop, size, lanes) for first, stop, size in classes(across)]
-    if p.columns % lanes:
-        first, stop, size, _ = kinds.pop()
-        if first < stop - 1:
-            kinds.append((first, stop - 1, size, lanes))
-        kinds.append((stop - 1, stop, size, p.columns % lanes))
-    return kinds
-
-
-def start_of(f: Function, parts: Cut, number: Int) -> Reg:
-    """Where tile or panel `number` begins."""
-    whole = f.mul(number, parts.size)
-    if not parts.smaller:
-        return whole
-    return f.sub(whole, f.smax(f.sub(number, parts.larger), 0))
-
-
-def panel_room(p: Product, lanes: int) -> int:
-    """Elements between the panels of a whole packed B, for each vector of their width."""
-    return math.ceil(max(p.depth, 1) / lanes) * lanes * lanes
-
-
-def packed_size(p: Product, lanes: int) -> int:
-    """Elements of a whole packed B."""
-    return math.ceil(p.columns / lanes) * panel_room(p, lanes)
 
 
 def pack_panel(f: Function, p: Product, plan: Plan, panel: Reg, pointers: tuple[Reg, Reg]) -> None:
@@ -382,8 +204,8 @@ class Gemm:
         p, plan = self.product, self.plan
         if 0 in (p.rows, p.columns):
             return
-        first, stop = self._range(f, at[0], plan.tiles, plan.down)
-        left, right = self._range(f, at[1], plan.panels, plan.across)
+        first, stop = share(f, plan.down.count, at[0], plan.grid[0])
+        left, right = share(f, plan.across.count, at[1], plan.grid[1])
         if not self.blocked:
             run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, f.add(0, 0))
             run.block(p.depth)
@@ -393,11 +215,13 @@ class Gemm:
             run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, k.index)
             run.block(depth)
 
-    def _range(self, f: Function, number: Reg, size: int, parts: Cut) -> tuple[Reg, Reg]:
-        first = f.mul(number, size)
-        if size >= parts.count:
-            return f.add(0, 0), f.add(parts.count, 0)
-        return first, f.smin(f.add(first, size), parts.count)
+
+def share(f: Function, count: int, number: Int, parts: int) -> tuple[Reg, Reg]:
+    """Which of `count` things belong to part `number`: from the first to before the last."""
+    return (
+        f.udiv(f.mul(number, count), parts),
+        f.udiv(f.mul(f.add(number, 1), count), parts),
+    )
 
 
 def _prefetch(f: Function, address: Reg) -> None:

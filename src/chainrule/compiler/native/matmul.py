@@ -18,7 +18,17 @@ from dataclasses import dataclass, replace
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import views
-from chainrule.compiler.native.gemm import Gemm, Product, pack_panel, packed_size, plan
+from chainrule.compiler.native.gemm import Gemm, pack_panel
+from chainrule.compiler.native.gemm_dot import Dots
+from chainrule.compiler.native.gemm_plan import (
+    DotPlan,
+    Plan,
+    Product,
+    packed_size,
+    plan,
+    plan_dots,
+    suits_dots,
+)
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import lanes_in
 from chainrule.compiler.native.target import Target, host
@@ -77,10 +87,16 @@ def lower(
     outputs = [ops[-1].output] if outputs is None else outputs
     target = target or host()
     kernel = MatmulKernel(ops, outputs, target)
-    if kernel.plan.pack == "unit" and kernel.plan.grid[0] >= 3 and not kernel.layout.swapped:
-        pack = PackKernel(ops, kernel, target)
+    how = kernel.plan
+    if isinstance(how, Plan) and _many_would_pack(how) and not kernel.layout.swapped:
+        pack = PackKernel(ops, kernel.layout, how, target)
         return [pack, MatmulKernel(ops, outputs, target, pack)]
     return [kernel]
+
+
+def _many_would_pack(plan: Plan) -> bool:
+    """Whether each panel of B would be packed by three or more units."""
+    return plan.pack == "unit" and plan.grid[0] >= 3
 
 
 class MatmulKernel(Kernel):
@@ -119,16 +135,25 @@ class MatmulKernel(Kernel):
         """Plan for operands that lie so."""
         self.layout = layout
         batch = math.prod(layout.batch)
-        ready = None if self.pack is None else self.pack.tile
-        self.plan = plan(self.target, layout.product, batch, ready)
+        p = layout.product
+        if self.pack is None and suits_dots(self.target, p):
+            self.plan: Plan | DotPlan = plan_dots(self.target, p, batch)
+        else:
+            ready = None if self.pack is None else self.pack.tile
+            self.plan = plan(self.target, p, batch, ready)
         self.units = batch * self.plan.units
-        self.scratch = Gemm(Module(self.target), "", layout.product, self.plan).scratch
+        self.scratch = self._family(Module(self.target), "").scratch
+
+    def _family(self, module: Module, name: str) -> Gemm | Dots:
+        if isinstance(self.plan, DotPlan):
+            return Dots(module, name, self.layout.product, self.plan)
+        return Gemm(module, name, self.layout.product, self.plan)
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         swap = None if self.pack is None else False
         self._settle(find_layout(self.op, buffers, swap))
         at, p = self.layout, self.layout.product
-        gemm = Gemm(module, name, p, self.plan)
+        gemm = self._family(module, name)
         f = Function(module, name, PARAMETERS)
         if self.units:
             a, b, c = at.a, at.b, at.c
@@ -154,11 +179,10 @@ class PackKernel(Kernel):
 
     family = "pack"
 
-    def __init__(self, ops: Sequence[Op], kernel: MatmulKernel, target: Target):
+    def __init__(self, ops: Sequence[Op], at: Layout, how: Plan, target: Target):
         self.ops = []
         self.op = product_of(ops)
-        at = kernel.layout
-        self.tile = (kernel.plan.down.size, kernel.plan.across.size)
+        self.tile = (how.down.size, how.across.size)
         self.plan = plan(target, at.product, math.prod(at.batch), self.tile)
         self.lanes = lanes_in(target, at.product.type)
         copies = math.prod(n for n, step in zip(at.batch, at.b.batch, strict=True) if step)

@@ -1,0 +1,230 @@
+"""Deciding by shape and strides how a product is computed: tiles, units of work, packing.
+
+Results must not depend on who computes what, so nothing here knows of threads: a product is cut
+into units by its shape, and the order of every sum is fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from chainrule.compiler.native import caches
+from chainrule.compiler.native.microkernel import Cut, choose, cut, itemsize, lanes_in
+from chainrule.compiler.native.target import Target
+from chainrule.compiler.native.text import Function, Int, Reg
+
+Pair = tuple[int, int]
+Packing = Literal["none", "unit", "ready"]
+
+WORTH = 1_000_000
+"""Floating-point operations that a unit should have: a few microseconds."""
+
+FEW = 24
+"""Up to so many rows dot products beat packing a panel for them."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """C = A @ B: sizes, type of the elements, strides in elements.
+
+    Attributes:
+        rows, columns, depth: C is rows by columns, A rows by depth, B depth by columns.
+        a: the strides of A by row and by k.
+        b: those of B by k and by column.
+        c: those of C by row and by column.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    type: str
+    a: Pair
+    b: Pair
+    c: Pair
+
+    @property
+    def transposed(self) -> Product:
+        """The same numbers as C^T = B^T @ A^T."""
+        a, b, c = [(second, first) for first, second in (self.b, self.a, self.c)]
+        return Product(self.columns, self.rows, self.depth, self.type, a, b, c)
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.rows * self.columns * self.depth
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a product is computed.
+
+    Attributes:
+        down, across: the rows in tiles, and the vectors of a row in panels.
+        grid: units down and across; each has an even share of the tiles and panels.
+        block: the most of the depth that is done at a time.
+        pack: whether B is read where it lies, packed by each unit, or comes packed (`ready`).
+        copy: whether each unit copies its rows of A.
+    """
+
+    down: Cut
+    across: Cut
+    grid: Pair
+    block: int
+    pack: Packing
+    copy: bool
+
+    @property
+    def tiles(self) -> int:
+        """The most row tiles of a unit."""
+        return math.ceil(self.down.count / self.grid[0])
+
+    @property
+    def panels(self) -> int:
+        """The most panels of a unit."""
+        return math.ceil(self.across.count / self.grid[1])
+
+    @property
+    def units(self) -> int:
+        return math.prod(self.grid) if self.down.count and self.across.count else 0
+
+
+def plan(target: Target, product: Product, batch: int = 1, ready: Pair | None = None) -> Plan:
+    """Decide by shape and strides.
+
+    Arguments:
+        batch: how many such products there are.
+        ready: B comes packed whole, for tiles of so many rows and vectors.
+    """
+    p, size = product, itemsize(product.type)
+    if not p.rows * p.columns * batch:
+        return Plan(cut(0, 1), cut(0, 1), (1, 1), 1, "none", False)
+    lanes = lanes_in(target, p.type)
+    high, wide = ready or choose(target, p.type, p.rows, p.columns)
+    down, across = cut(p.rows, high), cut(math.ceil(p.columns / lanes), wide)
+    block = _depth_block(p.depth, size, across.size * lanes, lanes)
+    grid = _grid(p, down, across, block, batch, ready is not None)
+    result = Plan(down, across, grid, block, "ready" if ready else "none", False)
+    if ready is None and (p.b[1] != 1 or _strided_badly(p.b[0], size, result.tiles)):
+        result = replace(result, pack="unit")
+    if result.panels >= 3 and p.depth >= 32 and _worth_copying(p, size):
+        result = replace(result, copy=True)
+    return result
+
+
+def _depth_block(depth: int, size: int, width: int, lanes: int) -> int:
+    """Blocks of even length whose panel of B takes at most a share of the second-level cache."""
+    most = max(lanes, caches.second() // 8 // (width * size))
+    if depth <= most * 3 // 2:
+        return max(depth, 1)
+    count = math.ceil(depth / most)
+    return math.ceil(depth / count / lanes) * lanes
+
+
+def _grid(p: Product, down: Cut, across: Cut, block: int, batch: int, ready: bool) -> Pair:
+    """Units down and across: enough to deal out, and so that A's rows fit the cache."""
+    room = max(1, caches.second() // 2 // (block * itemsize(p.type) * down.size))
+    rows, columns = _even(math.ceil(down.count / room)), 1
+    wanted = max(1, min(16, p.flops * batch // WORTH))
+    while batch * rows * columns < wanted:
+        # Halving the columns costs nothing where each unit packs its own, halving rows otherwise.
+        if columns < across.count and (not ready or rows * 4 > down.count):
+            columns = min(2 * columns, across.count)
+        elif rows < down.count:
+            rows = min(2 * rows, down.count)
+        else:
+            break
+    return min(rows, down.count), columns
+
+
+def _even(count: int) -> int:
+    """Two threads share an even number of parts best."""
+    return count if count == 1 else count + count % 2
+
+
+def _strided_badly(step: int, size: int, uses: int) -> bool:
+    """Whether rows of B so far apart are worth packing for `uses` row tiles."""
+    return uses >= 4 and step * size >= 256
+
+
+def _worth_copying(p: Product, size: int) -> bool:
+    row, k = (abs(x) * size for x in p.a)
+    if k == size:  # rows fall on each other in the first-level cache
+        return row >= 1024 and row % 1024 == 0
+    return True
+
+
+def classes(parts: Cut) -> list[tuple[int, int, int]]:
+    """The ranges of tiles of one size: first, stop and size."""
+    both = [
+        (0, parts.larger, parts.size),
+        (parts.larger, parts.count, parts.size - 1),
+    ]
+    return [x for x in both if x[0] < x[1]]
+
+
+def panels_of(p: Product, across: Cut, lanes: int) -> list[tuple[int, int, int, int]]:
+    """The ranges of panels of one kind: first, stop, vectors, and lanes of the last vector.
+
+    A last panel whose last vector is not full is a kind of its own.
+    """
+    kinds = [(first, stop, size, lanes) for first, stop, size in classes(across)]
+    if p.columns % lanes:
+        first, stop, size, _ = kinds.pop()
+        if first < stop - 1:
+            kinds.append((first, stop - 1, size, lanes))
+        kinds.append((stop - 1, stop, size, p.columns % lanes))
+    return kinds
+
+
+def start_of(f: Function, parts: Cut, number: Int) -> Reg:
+    """Where tile or panel `number` begins."""
+    whole = f.mul(number, parts.size)
+    if not parts.smaller:
+        return whole
+    return f.sub(whole, f.smax(f.sub(number, parts.larger), 0))
+
+
+def panel_room(p: Product, lanes: int) -> int:
+    """Elements between the panels of a whole packed B, for each vector of their width."""
+    return math.ceil(max(p.depth, 1) / lanes) * lanes * lanes
+
+
+def packed_size(p: Product, lanes: int) -> int:
+    """Elements of a whole packed B."""
+    return math.ceil(p.columns / lanes) * panel_room(p, lanes)
+
+
+@dataclass(frozen=True)
+class DotPlan:
+    """How a product is computed as dot products.
+
+    Attributes:
+        high, wide: rows and columns of a tile; their product is the lanes of a vector.
+        grid: units down (always one) and across.
+    """
+
+    high: int
+    wide: int
+    grid: Pair
+
+    @property
+    def units(self) -> int:
+        return math.prod(self.grid)
+
+
+def suits_dots(target: Target, p: Product) -> bool:
+    """Whether vectors should run along k: both operands are contiguous along it, rows are few."""
+    along = p.a[1] == 1 and p.b[0] == 1 and p.b[1] != 1
+    deep = p.depth >= 2 * lanes_in(target, p.type)
+    return along and deep and p.type in ("float", "double") and 0 < p.rows <= FEW
+
+
+def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:
+    """Tiles as square as can be, for the fewest loads."""
+    lanes = lanes_in(target, p.type)
+    high = 1
+    while high * high < lanes and high < p.rows:
+        high *= 2
+    wanted = max(1, min(16, p.flops * batch // WORTH) // batch)
+    return DotPlan(high, lanes // high, (1, min(wanted, math.ceil(p.columns * high / lanes))))
