@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from mpmath import cos, exp, log, lu_solve, matrix, mp, mpf, pi, sqrt
+from mpmath import asin, atan, cos, erf, erfc, exp, log, lu_solve, matrix, mp, mpf, pi, sin, sqrt
 
 mp.dps = 60
 Real = Any
@@ -89,32 +89,53 @@ def one(x: Real) -> Real:
     return mpf(1)
 
 
-HALF_LN2 = log(2) / 2 * mpf("1.0001")
-_exp = near(lambda x: (exp(x) - 1 - x) / x**2, mpf(1) / 2)
-_log = near(lambda x: (log(1 + x) - x + x**2 / 2) / x**3, mpf(1) / 3)
+def odd(f: Callable[[Real], Real], at: Real) -> Callable[[Real], Real]:
+    """(f(x) - x) / x^3 of an odd function, in z = x^2."""
+    return near(lambda z: (f(sqrt(z)) / sqrt(z) - 1) / z, at)
+
+
+def relative(x: Real) -> Real:
+    """What matters of a term that is multiplied by x, beside 1."""
+    return abs(x) + mpf(1) / 1000
 
 
 def _log_series(z: Real) -> Real:
-    # log((1 + s) / (1 - s)) = 2 s + s z R(z), z = s^2
     s = sqrt(z)
     return (log((1 + s) / (1 - s)) - 2 * s) / (s * z)
 
 
+_log5 = near(lambda z: (_log_series(z) - mpf(2) / 3) / z, mpf(2) / 5)
+_exp = near(lambda x: (exp(x) - 1 - x) / x**2, mpf(1) / 2)
+_log = near(lambda x: (log(1 + x) - x + x**2 / 2) / x**3, mpf(1) / 3)
+_cos = near(lambda z: (cos(sqrt(z)) - 1 + z / 2) / z**2, mpf(1) / 24)
+_erf = near(lambda z: erf(sqrt(z)) / sqrt(z), 2 / sqrt(pi))
+
+R_EXP = log(2) / 2 * mpf("1.0001")
+Z_LOG = ((sqrt(2) - 1) / (sqrt(2) + 1) * mpf("1.0001")) ** 2
+Z_SIN = (pi / 4 * mpf("1.0001")) ** 2
+Z_ATAN = (sqrt(2) - 1) ** 2 * mpf("1.001")
+
 FITS = {
     # e^r = 1 + r + r^2 p(r)
-    "exp float32": Fit(_exp, -HALF_LN2, HALF_LN2, 5, "float32", lambda x: x**2 + mpf(1) / 1000),
-    "exp float64": Fit(_exp, -HALF_LN2, HALF_LN2, 9, "float64", lambda x: x**2 + mpf(1) / 1000),
-    # log(1 + t) = t - t^2 / 2 + t^3 p(t)
+    "exp float32": Fit(_exp, -R_EXP, R_EXP, 5, "float32", lambda x: x**2 + mpf(1) / 1000),
+    "exp float64": Fit(_exp, -R_EXP, R_EXP, 9, "float64", lambda x: x**2 + mpf(1) / 1000),
+    # ln(1 + t) = t - t^2 / 2 + t^3 p(t)
     "log float32": Fit(_log, sqrt(mpf(1) / 2) - 1, sqrt(2) - 1, 8, "float32", lambda x: x**2),
-    # log((1 + s) / (1 - s)) = 2 s + s^3 p(s^2)
-    "log float64": Fit(
-        near(_log_series, mpf(2) / 3),
-        0,
-        mpf("0.1717") ** 2,
-        6,
-        "float64",
-        lambda z: z + mpf(1) / 1000,
-    ),
+    # ln((1 + s) / (1 - s)) = 2 s + s^3 p(s^2)
+    "log float64": Fit(near(_log_series, mpf(2) / 3), 0, Z_LOG, 6, "float64", relative),
+    # the same as 2 s + 2/3 s^3 + s^5 p(s^2), for powers
+    "pow float64": Fit(_log5, 0, Z_LOG, 7, "float64", lambda z: relative(z) ** 2),
+    # sin r = r + r^3 p(r^2), cos r = 1 - r^2 / 2 + r^4 p(r^2)
+    "sin float32": Fit(odd(sin, -mpf(1) / 6), 0, Z_SIN, 2, "float32", relative),
+    "sin float64": Fit(odd(sin, -mpf(1) / 6), 0, Z_SIN, 5, "float64", relative),
+    "cos float32": Fit(_cos, 0, Z_SIN, 2, "float32", lambda z: relative(z) ** 2),
+    "cos float64": Fit(_cos, 0, Z_SIN, 5, "float64", lambda z: relative(z) ** 2),
+    # atan t = t + t^3 p(t^2), asin x = x + x^3 p(x^2)
+    "atan float64": Fit(odd(atan, -mpf(1) / 3), 0, Z_ATAN, 10, "float64", relative),
+    "asin float64": Fit(odd(asin, mpf(1) / 6), 0, mpf(1) / 4, 12, "float64", relative),
+    # erf x = x p(x^2) up to 1, and 1 - e^-p(x) from there on
+    "erf float32": Fit(_erf, 0, 1, 6, "float32", one),
+    "erfc float32": Fit(lambda x: -log(erfc(x)), 1, 4, 7, "float32", erfc),
 }
 
 

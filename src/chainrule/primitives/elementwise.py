@@ -110,7 +110,7 @@ def _pow(x: Any, y: Any) -> Any:
         ) from None
 
 
-pow = binary("pow", "x^y", _pow, _pow_dx, _pow_dy, reads="x y z")
+pow = binary("pow", "x^y", _pow, _pow_dx, _pow_dy, reads="x y z", scalar=sc.pow)
 
 abs = unary(
     "abs", "|x|", np.abs, lambda g, z, x: g * sign(x), reads="x", result=to_real,
@@ -173,13 +173,18 @@ expm1 = unary(
     scalar=sc.expm1,
 )  # fmt: skip
 log = unary("log", "ln x", np.log, lambda g, z, x: g / x, reads="x", kind="float", scalar=sc.log)
-log1p = unary("log1p", "ln(1 + x)", np.log1p, lambda g, z, x: g / (1 + x), reads="x", kind="float")
+log1p = unary(
+    "log1p", "ln(1 + x)", np.log1p, lambda g, z, x: g / (1 + x), reads="x", kind="float",
+    scalar=sc.log1p,
+)  # fmt: skip
 log2 = unary(
-    "log2", "ln x / ln 2", np.log2, lambda g, z, x: g / (x * math.log(2)), reads="x", kind="float"
-)
+    "log2", "ln x / ln 2", np.log2, lambda g, z, x: g / (x * math.log(2)), reads="x", kind="float",
+    scalar=sc.log2,
+)  # fmt: skip
 log10 = unary(
     "log10", "ln x / ln 10", np.log10, lambda g, z, x: g / (x * math.log(10)), reads="x",
     kind="float",
+    scalar=sc.log10,
 )  # fmt: skip
 
 
@@ -203,40 +208,57 @@ logaddexp = binary(
     lambda g, z, x, y: _logaddexp_share(g, x, y),
     lambda g, z, x, y: _logaddexp_share(g, y, x),
     reads="x y", kind="real float",
+    scalar=sc.logaddexp,
 )  # fmt: skip
 
 # --- trigonometric and hyperbolic -----------------------------------------------------------------
 
-sin = unary("sin", "sin x", np.sin, lambda g, z, x: g * cos(x), reads="x", kind="float")
-cos = unary("cos", "cos x", np.cos, lambda g, z, x: -g * sin(x), reads="x", kind="float")
-tan = unary("tan", "tan x", np.tan, lambda g, z, x: g * (1 + z * z), reads="z", kind="float")
+sin = unary(
+    "sin", "sin x", np.sin, lambda g, z, x: g * cos(x), reads="x", kind="float", scalar=sc.sin,
+)  # fmt: skip
+cos = unary(
+    "cos", "cos x", np.cos, lambda g, z, x: -g * sin(x), reads="x", kind="float", scalar=sc.cos,
+)  # fmt: skip
+tan = unary(
+    "tan", "tan x", np.tan, lambda g, z, x: g * (1 + z * z), reads="z", kind="float", scalar=sc.tan,
+)  # fmt: skip
 asin = unary(
     "asin", "arcsin x", np.arcsin, lambda g, z, x: g / sqrt((1 - x) * (1 + x)), reads="x",
     kind="float",
+    scalar=sc.asin,
 )  # fmt: skip
 acos = unary(
     "acos", "arccos x", np.arccos, lambda g, z, x: -g / sqrt((1 - x) * (1 + x)), reads="x",
     kind="float",
+    scalar=sc.acos,
 )  # fmt: skip
 atan = unary(
-    "atan", "arctan x", np.arctan, lambda g, z, x: g / (1 + x * x), reads="x", kind="float"
-)
-sinh = unary("sinh", "sinh x", np.sinh, lambda g, z, x: g * cosh(x), reads="x", kind="float")
-cosh = unary("cosh", "cosh x", np.cosh, lambda g, z, x: g * sinh(x), reads="x", kind="float")
+    "atan", "arctan x", np.arctan, lambda g, z, x: g / (1 + x * x), reads="x", kind="float",
+    scalar=sc.atan,
+)  # fmt: skip
+sinh = unary(
+    "sinh", "sinh x", np.sinh, lambda g, z, x: g * cosh(x), reads="x", kind="float", scalar=sc.sinh,
+)  # fmt: skip
+cosh = unary(
+    "cosh", "cosh x", np.cosh, lambda g, z, x: g * sinh(x), reads="x", kind="float", scalar=sc.cosh,
+)  # fmt: skip
 tanh = unary(
     "tanh", "tanh x", special.tanh, lambda g, z, x: g * (1 - z * z), reads="z", kind="float",
     scalar=sc.tanh,
 )  # fmt: skip
 asinh = unary(
-    "asinh", "arsinh x", np.arcsinh, lambda g, z, x: g / sqrt(x * x + 1), reads="x", kind="float"
-)
+    "asinh", "arsinh x", np.arcsinh, lambda g, z, x: g / sqrt(x * x + 1), reads="x", kind="float",
+    scalar=sc.asinh,
+)  # fmt: skip
 acosh = unary(
     "acosh", "arcosh x", np.arccosh, lambda g, z, x: g / sqrt((x - 1) * (x + 1)), reads="x",
     kind="float",
+    scalar=sc.acosh,
 )  # fmt: skip
 atanh = unary(
     "atanh", "artanh x", np.arctanh, lambda g, z, x: g / ((1 - x) * (1 + x)), reads="x",
     kind="float",
+    scalar=sc.atanh,
 )  # fmt: skip
 
 
@@ -251,6 +273,7 @@ atan2 = binary(
     lambda g, z, x, y: g * _angle_share(y, x),
     lambda g, z, x, y: -g * _angle_share(x, y),
     reads="x y", kind="real float",
+    scalar=sc.atan2,
 )  # fmt: skip
 
 
@@ -265,6 +288,7 @@ hypot = binary(
     lambda g, z, x, y: _hypot_share(g, z, x),
     lambda g, z, x, y: _hypot_share(g, z, y),
     reads="x y z", kind="real float",
+    scalar=sc.hypot,
 )  # fmt: skip
 
 # --- what networks add ----------------------------------------------------------------------------
@@ -296,11 +320,13 @@ erf = unary(
     "erf", "2 / pi^(1/2) integral from 0 to x of e^(-t^2) dt", erf_kernel.erf,
     lambda g, z, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x),
     reads="x", kind="real float",
+    scalar=sc.erf,
 )  # fmt: skip
 erfinv = unary(
     "erfinv", "the y with erf(y) = x", erf_kernel.erfinv,
     lambda g, z, x: g * (math.sqrt(math.pi) / 2) * exp(z * z),
     reads="z", kind="real float",
+    scalar=sc.erfinv,
 )  # fmt: skip
 
 # --- rounding: made of steps, derivative 0 --------------------------------------------------------

@@ -8,6 +8,7 @@ Booleans are i1 in registers; the memory of one is a byte. Nothing here calls a 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -298,19 +299,31 @@ class Writer(Arithmetic):
             return reg
         return self.f.call(f"llvm.vector.reduce.or.{suffix(reg.type)}", "i1", reg)
 
-    def rarely(self, condition: Operand, slow: Callable[[], Operand], usual: Operand) -> Operand:
-        f, type = self.f, usual.reg.type
+    def rarely_all(
+        self,
+        condition: Operand,
+        slow: Callable[[], Sequence[Operand]],
+        usual: Sequence[Operand],
+    ) -> tuple[Operand, ...]:
+        f = self.f
         start, done, before = f.label("rare"), f.label("usual"), f.block
         f.branch(self._any(condition), start, done)
         f.start(start)
-        mixed = self.select(condition, slow(), usual)
+        mixed = [self.select(condition, x, y) for x, y in zip(slow(), usual, strict=True)]
         last = f.block
         f.jump(done)
         f.start(done)
-        reg = f.value(
-            type, f"phi {type} [{usual.reg.text}, %{before}], [{mixed.reg.text}, %{last}]"
-        )
-        return Operand(self, reg, usual.dtype)
+        results = []
+        for x, y in zip(usual, mixed, strict=True):
+            arms = f"[{x.reg.text}, %{before}], [{y.reg.text}, %{last}]"
+            results.append(Operand(self, f.value(x.reg.type, f"phi {x.reg.type} {arms}"), x.dtype))
+        return tuple(results)
+
+    def known(self, x: Operand) -> float | None:
+        literal = x.reg.text.removeprefix(f"splat ({element(x.reg.type)} ").rstrip(")")
+        if x.dtype.kind != "f" or not literal.startswith("0x"):
+            return None
+        return struct.unpack("<d", int(literal, 16).to_bytes(8, "little"))[0]
 
     def repeat(
         self,

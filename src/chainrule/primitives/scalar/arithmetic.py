@@ -111,8 +111,17 @@ class Arithmetic(ABC):
         """Elements of a constant table of float64 at int64 indices, which are clamped into it."""
 
     @abstractmethod
-    def rarely(self, condition: Operand, slow: Callable[[], Operand], usual: Operand) -> Operand:
+    def rarely_all(
+        self,
+        condition: Operand,
+        slow: Callable[[], Sequence[Operand]],
+        usual: Sequence[Operand],
+    ) -> tuple[Operand, ...]:
         """slow() where the condition holds, `usual` elsewhere; skipped if it holds nowhere."""
+
+    @abstractmethod
+    def known(self, x: Operand) -> float | None:
+        """The number that an operand is, if it is a constant."""
 
     @abstractmethod
     def repeat(
@@ -127,6 +136,10 @@ class Arithmetic(ABC):
         """
 
     # --- what is composed of it -------------------------------------------------------------------
+
+    def rarely(self, condition: Operand, slow: Callable[[], Operand], usual: Operand) -> Operand:
+        """The same for a single result."""
+        return self.rarely_all(condition, lambda: (slow(),), (usual,))[0]
 
     def clamp(self, x: Operand, low: float, high: float) -> Operand:
         """x between two numbers; NaN stays."""

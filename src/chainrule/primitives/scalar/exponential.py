@@ -64,6 +64,25 @@ def exp(m: Arithmetic, x: Operand) -> Operand:
     return m.scale(p + 1.0, whole, n)
 
 
+def exp_small(m: Arithmetic, x: Operand) -> Operand:
+    """e^x where that is certainly a normal number, or x is NaN."""
+    _, n, p = _reduce(m, x)
+    return (p + 1.0) * m.power_of_two(n, x.dtype)
+
+
+def exp_of_sum(m: Arithmetic, x: Operand, low: Operand) -> Operand:
+    """e^(x + low) of a sum whose second term is far smaller, rounded as if it were one number."""
+    t = _CONSTANTS[x.dtype]
+    x = m.clamp(x, t.least, t.most)
+    whole, n = m.nearest(x * LOG2_E)
+    first = m.fma(whole, m.number(x, -t.high), x)
+    rest = m.fma(whole, m.number(x, t.low), -low)
+    r, lost = m.two_sum(first, -rest)
+    p, error = m.fast_two_sum(m.number(x, 1.0), r)
+    more = m.fma(r * r, m.polynomial(r, t.polynomial), lost)
+    return m.scale(p + (error + more), whole, n)
+
+
 def expm1(m: Arithmetic, x: Operand) -> Operand:
     """e^x - 1 = 2^n ((e^r - 1) + (1 - 2^-n)); below -one it is -1."""
     t = _CONSTANTS[x.dtype]

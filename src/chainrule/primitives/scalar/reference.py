@@ -29,8 +29,11 @@ class NumPyArithmetic(Arithmetic):
             return x * y + z
         if x.dtype == np.float32:
             return self._fma32(x, np.asarray(y, np.float64), np.asarray(z, np.float64))
-        wide = np.longdouble  # 64 bits: rounding twice differs once in thousands of times
-        return (x.astype(wide) * wide(y) + wide(z)).astype(x.dtype)
+        # The error of the product by splitting; rounding twice differs once in thousands of times.
+        product, error = NumPyArithmetic(fused=False).two_product(x, y)
+        total, rest = self.two_sum(product, z)
+        careful = total + (rest + error)
+        return np.where(np.isfinite(careful), careful, x * y + z)
 
     def _fma32(self, x: Operand, y: Operand, z: Operand) -> Operand:
         # The product is exact in float64; rounding the sum to odd makes the second rounding right.
@@ -82,8 +85,18 @@ class NumPyArithmetic(Arithmetic):
     def lookup(self, name: str, table: Sequence[float], index: Operand) -> Operand:
         return np.asarray(table)[np.clip(index, 0, len(table) - 1)]
 
-    def rarely(self, condition: Operand, slow: Callable[[], Operand], usual: Operand) -> Operand:
-        return np.where(condition, slow(), usual) if condition.any() else usual
+    def rarely_all(
+        self,
+        condition: Operand,
+        slow: Callable[[], Sequence[Operand]],
+        usual: Sequence[Operand],
+    ) -> tuple[Operand, ...]:
+        if not condition.any():
+            return tuple(usual)
+        return tuple(np.where(condition, x, y) for x, y in zip(slow(), usual, strict=True))
+
+    def known(self, x: Operand) -> float | None:
+        return None
 
     def repeat(
         self,
