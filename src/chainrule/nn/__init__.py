@@ -7,6 +7,7 @@ from chainrule.nn import functional as functional
 from chainrule.nn import init as init
 from chainrule.nn.activations import *  # noqa: F403
 from chainrule.nn.adaptive_softmax import *  # noqa: F403
+from chainrule.nn.cells import *  # noqa: F403
 from chainrule.nn.containers import *  # noqa: F403
 from chainrule.nn.conv import *  # noqa: F403
 from chainrule.nn.distance import *  # noqa: F403
@@ -20,6 +21,7 @@ from chainrule.nn.normalization import *  # noqa: F403
 from chainrule.nn.padding import *  # noqa: F403
 from chainrule.nn.parameter import *  # noqa: F403
 from chainrule.nn.pooling import *  # noqa: F403
+from chainrule.nn.recurrent import *  # noqa: F403
 from chainrule.nn.shaping import *  # noqa: F403
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from chainrule.nn.utils import parametrizations as parametrizations
 from chainrule.nn.utils import parametrize as parametrize
+from chainrule.nn.utils import rnn as rnn
 from chainrule.nn.utils.fusion import (
     fuse_conv_bn_eval,
     fuse_conv_bn_weights,
