@@ -110,7 +110,7 @@ def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, A
     """The kernels of a graph, and the strides of what does not lie row-major."""
     graph = own(graph)
     kernels = fuse.kernels(graph, target)
-    return arrange(graph, kernels, lambda op: fuse.kernels_of(op, target)), {}
+    return arrange(graph, kernels, lambda op: fuse.kernels_of(op, target, graph)), {}
 
 
 def emit(planned: Plan, target: Target) -> bytes:

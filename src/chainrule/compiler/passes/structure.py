@@ -95,6 +95,28 @@ def extreme_of_repeated(g: Rewriter, op: Op) -> Value | None:
 # --- matrix products ------------------------------------------------------------------------------
 
 
+def _swapped(x: Value) -> bool:
+    """Whether a value is another one with its last two axes exchanged."""
+    swap = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+    return made_by(x, "permute") and x.op.params["axes"] == swap
+
+
+def _swap(g: Rewriter, x: Value) -> Value:
+    return g.make(m.permute, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+@rule("permute")
+def transposed_product(g: Rewriter, op: Op) -> Value | None:
+    """(x y)^T = y^T x^T: what follows a product then meets it in its own order."""
+    (z,) = op.inputs
+    if not _swapped(op.output) or not made_by(z, "matmul"):
+        return None
+    x, y = z.op.inputs
+    if not _swapped(x) and not _swapped(y):
+        return None
+    return g.make(linalg.matmul, _swap(g, y), _swap(g, x))
+
+
 @rule("matmul")
 def one_large_product(g: Rewriter, op: Op) -> Value | None:
     """Many products with the same right side are one, with all rows below each other."""
@@ -118,8 +140,7 @@ def sum_of_products(g: Rewriter, op: Op) -> Value | None:
     if not made_by(x, "matmul") or x.ndim < 3 or axes != tuple(range(x.ndim - 2)):
         return None
     left, right = x.op.inputs
-    swapped = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
-    if not made_by(left, "permute") or left.op.params["axes"] != swapped or 0 in left.shape:
+    if not _swapped(left) or 0 in left.shape:
         return None
     source = left.op.inputs[0]
     rows = math.prod(source.shape[:-1])

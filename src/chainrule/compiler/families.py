@@ -1,0 +1,109 @@
+"""The families of kernels that are not plain loops: what each computes, and what it can take along.
+
+A family says which operations are its own (`supports`), through which movements it reads its inputs
+(`reads`), which arithmetic on its result it does before it writes it (`takes`), and makes the
+kernels (`lower`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chainrule.compiler.ir import Graph, Op, Value
+from chainrule.compiler.native import checks, conv, matmul, pool, views
+from chainrule.compiler.native.kernel import Buffer, Kernel, strides_of
+from chainrule.compiler.native.target import Target
+
+
+class Family:
+    """A family whose kernels compute one operation and read inputs that have buffers."""
+
+    fuses = False
+
+    def supports(self, op: Op) -> bool:
+        raise NotImplementedError
+
+    def reads(self, value: Value, base: Value) -> bool:
+        """Whether an input may be a view of another value."""
+        return False
+
+    def takes(self, group: Any, op: Op) -> bool:
+        """Whether a group that began with this family's operation may take another one."""
+        return False
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        """The kernels.
+
+        Arguments:
+            first: the operation of the family.
+            ops: it, the movements before it and what it takes along, in order.
+            outputs: the values that others read.
+        """
+        raise NotImplementedError
+
+
+class Products(Family):
+    """Matrix products, of views of any strides."""
+
+    fuses = True
+
+    def supports(self, op: Op) -> bool:
+        return matmul.supports([op])
+
+    def reads(self, value: Value, base: Value) -> bool:
+        return is_view(value, base)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return matmul.lower(ops, outputs, target)
+
+
+class Convolutions(Family):
+    def supports(self, op: Op) -> bool:
+        return conv.supports(op)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return conv.kernels(first)
+
+
+class Windows(Family):
+    def supports(self, op: Op) -> bool:
+        return pool.supports(op)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return pool.kernels(first)
+
+
+class Checks(Family):
+    def supports(self, op: Op) -> bool:
+        return checks.supports(op)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return [checks.CheckKernel(first)]
+
+
+FAMILIES: tuple[Family, ...] = (Products(), Convolutions(), Windows(), Checks())
+
+
+def family_of(op: Op) -> Family | None:
+    """The family that an operation is its own of; None for plain loops, and for NumPy."""
+    for family in FAMILIES:
+        if family.supports(op):
+            return family
+    return None
+
+
+def is_view(value: Value, base: Value) -> bool:
+    """Whether a value is a view of another one that lies row-major."""
+    buffer = Buffer(0, 0, base.shape, strides_of(base.shape), base.dtype)
+    return views.resolve(value, {base: buffer}) is not None
