@@ -186,5 +186,6 @@ EXACT = frozenset({
     "searchsorted", "random_bits", "advance", "eq", "ne", "lt", "le", "gt", "ge", "logical_and",
     "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor",
     "bitwise_invert", "bitwise_left_shift", "bitwise_right_shift", "isnan", "isinf", "isfinite",
-    "signbit", "real", "imag", "conj", "window_argmax", "copysign",
+    "signbit", "real", "imag", "conj", "window_argmax", "window_take",
+    "copysign",
 })  # fmt: skip

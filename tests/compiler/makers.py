@@ -379,7 +379,7 @@ def convolution_(m: Maker, name: str) -> Value:
     return m.add(convolution.conv_weight, x, y, kernel=w_shape[2:], **how)
 
 
-@maker("window_argmax", "window_sum", "window_spread")
+@maker("window_argmax", "window_sum", "window_spread", "window_take", "window_route")
 def windows(m: Maker, name: str) -> Value:
     r = m.random
     axes = r.choice((1, 2, 2, 3))
@@ -396,6 +396,12 @@ def windows(m: Maker, name: str) -> Value:
         y = m.leaf(m.draw((*shape[:2], *out), "float32"))
         return m.add(pooling.window_spread, y, spatial=shape[2:], **how)
     x = m.leaf(m.draw(shape, m.random.choice(FLOATS)))
+    if name in ("window_take", "window_route"):
+        index = m.add(pooling.window_argmax, x, out=out, **how)
+        y = m.add(pooling.window_take, x, index, **how)
+        if name == "window_take":
+            return y
+        return m.add(pooling.window_route, y, index, spatial=shape[2:], **how)
     return m.add(getattr(pooling, name), x, out=out, **how)
 
 

@@ -145,13 +145,41 @@ POOLS = (
         {"kernel": (2, 1, 2), "stride": (1, 1, 1), "padding": ((0, 0),) * 3, "dilation": (1, 1, 1)},
     ),
 )
-SUMS, SPREADS, MAXIMA = [], [], []
+def window_take(x: Array, index: Array, **how: Any) -> Array:
+    y = np.zeros(index.shape, x.dtype)
+    for p in np.ndindex(*index.shape):
+        y[p] = x[p[:2]].reshape(-1)[index[p]]
+    return y
+
+
+def window_route(y: Array, index: Array, spatial: Any, **how: Any) -> Array:
+    x = np.zeros((*y.shape[:2], int(np.prod(spatial))), y.dtype)
+    for p in np.ndindex(*index.shape):
+        x[(*p[:2], index[p])] += y[p]
+    return x.reshape(*y.shape[:2], *spatial)
+
+
+def _jax_window_take(x: Any, index: Any, **how: Any) -> Any:
+    planes = x.reshape(*x.shape[:2], -1)
+    flat = index.reshape(*x.shape[:2], -1)
+    return jnp.take_along_axis(planes, flat, axis=2).reshape(index.shape)
+
+
+def _jax_window_route(y: Any, index: Any, spatial: Any, **how: Any) -> Any:
+    x = jnp.zeros((*y.shape[:2], *spatial), y.dtype)
+    return jax.vjp(lambda x: _jax_window_take(x, index), x)[1](y)[0]
+
+
+SUMS, SPREADS, MAXIMA, TAKEN, ROUTED = [], [], [], [], []
 for shape, params in POOLS:
     rest = (params["kernel"], params["stride"], params["padding"], params["dilation"])
     out = tuple(map(_extent, shape[2:], *rest))
     SUMS.append(Case((normal(*shape),), {"out": out, **params}))
     SPREADS.append(Case((normal(*shape[:2], *out),), {"spatial": shape[2:], **params}))
     MAXIMA.append(Case((distinct(*shape),), {"out": out, **params}))
+    index = window_argmax(distinct(*shape), out, **params)
+    TAKEN.append(Case((normal(*shape), index), params))
+    ROUTED.append(Case((normal(*index.shape), index), {"spatial": shape[2:], **params}))
 
 TOLERANCE: dict[str, Any] = {"rtol": (3e-6, 1e-14), "jax_rtol": (1e-5, 1e-13)}
 ROWS = (
@@ -177,5 +205,13 @@ ROWS = (
     Operation(
         "window_argmax", pooling.window_argmax, tuple(MAXIMA), window_argmax, None,
         pooling.window_argmax, derivative=False,
+    ),
+    Operation(
+        "window_take", pooling.window_take, tuple(TAKEN), window_take, _jax_window_take,
+        pooling.window_take,
+    ),
+    Operation(
+        "window_route", pooling.window_route, tuple(ROUTED), window_route, _jax_window_route,
+        pooling.window_route,
     ),
 )  # fmt: skip

@@ -76,7 +76,7 @@ class ReceptiveFields:
             if first is None or isinstance(first, str):
                 return UNKNOWN
             return _convolved(first, params["kernel"], params["stride"], params["dilation"])
-        if name == "gather":
+        if name in ("gather", "window_take"):
             # Pooling gathers what an index of its own points at; other gathers mix positions.
             return fields[1] if fields[1] is not None else UNKNOWN
         if name == "matmul":

@@ -17,7 +17,7 @@ from chainrule.graph import make
 from chainrule.nn.functional._common import Ints, as_input, batched, check_float, ints, unbatched
 from chainrule.nn.functional.pooling import gather_planes
 from chainrule.primitives import elementwise, movement
-from chainrule.primitives.pooling import window_argmax, window_sum
+from chainrule.primitives.pooling import window_argmax, window_sum, window_take
 
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
@@ -90,8 +90,13 @@ def _adaptive_max_pool(n: int, input: Any, output_size: Any, return_indices: boo
     x, added = batched(name, as_input(input), n)
     out = _sizes(name, output_size, x.shape[2:])
     equal = _equal_windows(x.shape[2:], out)
-    index = _argmax_of_boxes(x, out) if equal is None else window_argmax(x, **equal)
-    y = unbatched(gather_planes(x, index), added)
+    if equal is None:
+        index = _argmax_of_boxes(x, out)
+        y = unbatched(gather_planes(x, index), added)
+    else:
+        index = window_argmax(x, **equal)
+        moves = {key: value for key, value in equal.items() if key != "out"}
+        y = unbatched(window_take(x, index, **moves), added)
     return (y, unbatched(index, added)) if return_indices else y
 
 

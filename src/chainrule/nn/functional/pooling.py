@@ -13,7 +13,7 @@ from chainrule.graph import constant, make
 from chainrule.nn.functional._common import Ints, as_input, batched, check_float, ints, unbatched
 from chainrule.primitives import elementwise, movement
 from chainrule.primitives.indexing import gather, ravel_index, scatter_set
-from chainrule.primitives.pooling import output_shape, window_argmax, window_sum
+from chainrule.primitives.pooling import output_shape, window_argmax, window_sum, window_take
 
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
@@ -65,11 +65,15 @@ class _Windows:
             )
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def moves(self) -> dict[str, Any]:
         return {
-            "out": self.out, "kernel": self.kernel, "stride": self.stride, "padding": self.pairs,
+            "kernel": self.kernel, "stride": self.stride, "padding": self.pairs,
             "dilation": self.dilation,
         }  # fmt: skip
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"out": self.out, **self.moves}
 
 
 def gather_planes(x: Any, index: Any) -> Any:
@@ -91,10 +95,10 @@ def _max_pool(
     index = window_argmax(x, **windows.arguments)
     if _may_miss(windows, x.shape[2:]):
         missed = xp.less(index, 0)
-        found = gather_planes(x, xp.where(missed, 0, index))
+        found = window_take(x, xp.where(missed, 0, index), **windows.moves)
         y = xp.where(missed, constant(-np.inf, found.shape, found.dtype), found)
     else:
-        y = gather_planes(x, index)
+        y = window_take(x, index, **windows.moves)
     y = unbatched(y, added)
     return (y, unbatched(index, added)) if return_indices else y
 

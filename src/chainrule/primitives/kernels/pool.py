@@ -1,4 +1,4 @@
-"""Sliding windows for pooling: shapes, arg-max, sums, and the adjoint of the sum."""
+"""Sliding windows for pooling: shapes, arg-max and sums, and the adjoints of what they lead to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
+
+from chainrule.primitives.kernels.scatter import scatter_add
 
 Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
@@ -157,4 +159,21 @@ def window_spread(
         source, target = planes[part], dx[part]
         for _, to, at in taps:
             target[(ALL, *at)] += source[(ALL, *to)]
+    return dx.reshape(*g.shape[:2], *in_spatial)
+
+
+def window_take(x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """y[n, c, p] = x[n, c] at the flat spatial index[n, c, p]."""
+    planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    flat = index.reshape(*x.shape[:2], math.prod(index.shape[2:]))
+    return np.take_along_axis(planes, flat, axis=2).reshape(index.shape)
+
+
+def window_route(g: np.ndarray, index: np.ndarray, in_spatial: Ints) -> np.ndarray:
+    """Adjoint of :func:`window_take`: adds each g where its index points."""
+    area = math.prod(in_spatial)
+    planes = g.shape[0] * g.shape[1]
+    starts = np.arange(0, planes * area, area or 1)[:planes]
+    flat = (index.reshape(planes, math.prod(index.shape[2:])) + starts[:, None]).reshape(-1)
+    dx = scatter_add((planes * area,), flat, g.reshape(-1))
     return dx.reshape(*g.shape[:2], *in_spatial)
