@@ -273,7 +273,7 @@ def simplified(guard: Guard) -> tuple[Guard, bool]:
 
 def counting(array: Array) -> tuple[int, tuple[int, ...]] | None:
     """(first, steps) if the array's elements are first + sum of steps * index."""
-    if array.dtype.kind not in "iu" or array.size < 2 or array.ndim == 0:
+    if array.dtype.kind not in "iu" or array.dtype.name == "uint64" or array.size < 2:
         return None
     first = int(array[(0,) * array.ndim])
     steps = []
