@@ -16,6 +16,7 @@ import numpy as np
 
 from chainrule.compiler import fuse, passes
 from chainrule.compiler.ir import Graph
+from chainrule.compiler.native import cache, cache_keys, cache_program
 from chainrule.compiler.native.host import HostKernel, view_of
 from chainrule.compiler.native.kernel import PARAMETERS
 from chainrule.compiler.native.program import Program, export_kernels
@@ -57,15 +58,30 @@ def build(graph: Graph, options: Options | None = None) -> Program:
     Where LLVM is missing or fails, every operation is evaluated in NumPy, with one warning.
     """
     options = options or Options()
-    graph = passes.run(graph) if options.simplify else graph
     if options.native:
         try:
-            return assemble(graph, options.target or host(), options)
+            return _native(graph, options.target or host(), options)
         except (MissingExtraError, RuntimeError, OSError) as error:
             if isinstance(error, ChainruleError) and not isinstance(error, MissingExtraError):
                 raise
             _warn(error)
-    return assemble(graph, None, options)
+    return assemble(simplified(graph, options), None, options)
+
+
+def simplified(graph: Graph, options: Options) -> Graph:
+    return passes.run(graph) if options.simplify else graph
+
+
+def _native(graph: Graph, target: Target, options: Options) -> Program:
+    """The program from disk, or a new one, which is kept there."""
+    wanted = not options.redzones and cache.folder() is not None
+    key = cache_keys.graph_key(graph, target, options.simplify) if wanted else None
+    if key is not None and (found := cache_program.find(key, graph, target)) is not None:
+        return found
+    program = assemble(simplified(graph, options), target, options)
+    if key is not None:
+        cache_program.keep(key, program, program.plan, graph)
+    return program
 
 
 _warned = False
