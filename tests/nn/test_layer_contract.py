@@ -9,7 +9,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.nn import containers, conv, linear, normalization, pooling, shaping
+from chainrule.nn import cells, containers, conv, linear, normalization, pooling, recurrent, shaping
 
 # name, arguments, shapes of the inputs, shape of the output
 TABLE = [
@@ -104,13 +104,27 @@ TABLE = [
     ("RMSNorm", {"normalized_shape": 4}, [(3, 4)], (3, 4)),
     ("GroupNorm", {"num_groups": 2, "num_channels": 4}, [(2, 4, 3)], (2, 4, 3)),
     ("LocalResponseNorm", {"size": 3, "alpha": 0.5}, [(1, 4, 3)], (1, 4, 3)),
+    ("RNNCell", {"input_size": 3, "hidden_size": 2}, [(2, 3), (2, 2)], (2, 2)),
+    ("RNNCell", {"input_size": 3, "hidden_size": 2, "bias": False}, [(2, 3)], (2, 2)),
+    ("LSTMCell", {"input_size": 3, "hidden_size": 2}, [(2, 3)], (2, 2)),
+    ("GRUCell", {"input_size": 3, "hidden_size": 2}, [(2, 3), (2, 2)], (2, 2)),
+    ("RNN", {"input_size": 2, "hidden_size": 3, "num_layers": 2}, [(4, 2, 2)], (4, 2, 3)),
+    (
+        "LSTM",
+        {
+            "input_size": 2, "hidden_size": 3, "proj_size": 1, "bidirectional": True,
+            "batch_first": True,
+        },
+        [(2, 3, 2)], (2, 3, 2),
+    ),
+    ("GRU", {"input_size": 2, "hidden_size": 2, "bias": False}, [(3, 2, 2), (1, 2, 2)], (3, 2, 2)),
 ]  # fmt: skip
 
 # Layers that draw, need more than floats, or are made of others, have tests of their own.
 ELSEWHERE = {
     "FractionalMaxPool2d", "FractionalMaxPool3d",
     "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Sequential", "ModuleList", "ModuleDict",
-    "ParameterList", "ParameterDict", "Residual",
+    "ParameterList", "ParameterDict", "Residual", "RNNBase", "RNNCellBase",
 }  # fmt: skip
 
 
@@ -143,6 +157,12 @@ def examples(shapes, requires_grad=False):
     return [cr.asarray(generator.standard_normal(s), requires_grad=requires_grad) for s in shapes]
 
 
+def called(layer, *inputs):
+    """The result, or the first of several."""
+    y = layer(*inputs)
+    return y[0] if isinstance(y, tuple) else y
+
+
 def as_function(layer):
     """The layer as a function of its inputs and its parameters."""
     names = [name for name, _ in layer.named_parameters()]
@@ -160,7 +180,9 @@ def as_function(layer):
 
 def test_every_layer_is_in_the_table():
     defined = {
-        name for room in (containers, conv, linear, normalization, pooling, shaping)
+        name for room in (
+            cells, containers, conv, linear, normalization, pooling, recurrent, shaping,
+        )
         for name in room.__all__
     }  # fmt: skip
     assert defined == {name for name, *_ in TABLE} | ELSEWHERE
@@ -172,7 +194,7 @@ def test_output_shape_and_dtype(name, arguments, shapes, expected):
     layer = getattr(nn, name)(**arguments)
     for dtype in (cr.float32, cr.float64):
         layer.to(dtype)
-        y = layer(*[x.astype(dtype) for x in examples(shapes)])
+        y = called(layer, *[x.astype(dtype) for x in examples(shapes)])
         assert y.shape == expected
         assert y.dtype == dtype
 
@@ -180,8 +202,12 @@ def test_output_shape_and_dtype(name, arguments, shapes, expected):
 @table
 def test_an_empty_batch_gives_an_empty_batch(name, arguments, shapes, expected):
     layer = make(name, arguments).eval()
-    y = layer(*[cr.zeros((0, *s[1:]), dtype=cr.float64) for s in shapes])
-    assert y.shape == (0, *expected[1:])
+    empty = [cr.zeros((0, *s[1:]), dtype=cr.float64) for s in shapes]
+    if name == "GRU":  # whose batch is the second axis, of both inputs
+        empty = [cr.zeros((s[0], 0, *s[2:]), dtype=cr.float64) for s in shapes]
+        assert called(layer, *empty).shape == (expected[0], 0, *expected[2:])
+    else:
+        assert called(layer, *empty).shape == (0, *expected[1:])
 
 
 @table
@@ -207,7 +233,7 @@ def test_state_round_trip(name, arguments, shapes, expected, tmp_path):
     xs = examples(shapes)
     for mode in (True, False):
         np.testing.assert_array_equal(
-            layer.train(mode)(*xs).detach(), other.train(mode)(*xs).detach()
+            called(layer.train(mode), *xs).detach(), called(other.train(mode), *xs).detach()
         )
     for key, value in layer.state_dict().items():
         np.testing.assert_array_equal(value, other.state_dict()[key])
@@ -240,7 +266,7 @@ def test_deepcopy_is_independent(name, arguments, shapes, expected):
         assert p is not q
         assert type(q) is nn.Parameter
         assert q.requires_grad
-    twin(*examples(shapes)).sum().backward() if list(twin.parameters()) else None
+    called(twin, *examples(shapes)).sum().backward() if list(twin.parameters()) else None
     with cr.no_grad():
         for p in twin.parameters():
             p.zero_()
