@@ -142,7 +142,7 @@ def text(planned: Plan, target: Target) -> str:
     names = []
     for number, i in enumerate(planned.natives):
         kernel, name = planned.schedule.kernels[i], f"kernel{number}"
-        kernel.emit(module, name, planned.buffers)
+        kernel.emit(module, name, planned.buffers_of(kernel))
         names.append(name)
     export_kernels(module, names)
     return module.text()
@@ -154,7 +154,7 @@ def host_calls(planned: Plan) -> list[Callable[[Program], None]]:
     for i in planned.hosts:
         kernel = planned.schedule.kernels[i]
         assert isinstance(kernel, HostKernel)
-        calls.append(kernel.call(planned.buffers))
+        calls.append(kernel.call(planned.buffers_of(kernel)))
     return calls
 
 

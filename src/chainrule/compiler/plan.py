@@ -55,6 +55,10 @@ class Plan:
     hosts: list[int]
     checks: list[CheckKernel]
 
+    def buffers_of(self, kernel: Kernel) -> dict[Value, Buffer]:
+        """The buffers that a kernel may use: others may hold nothing yet, or something else."""
+        return {value: self.buffers[value] for value in (*kernel.reads, *kernel.writes)}
+
     def __str__(self) -> str:
         lines = []
         for number, step in enumerate(self.steps):
