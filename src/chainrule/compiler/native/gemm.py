@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from chainrule.compiler.native.gemm_finish import PLACE, Finish
 from chainrule.compiler.native.gemm_plan import (
     Plan,
     Product,
@@ -28,11 +29,9 @@ from chainrule.compiler.native.gemm_plan import (
     start_of,
 )
 from chainrule.compiler.native.microkernel import (
-    Finish,
     Level,
     Sums,
     Tile,
-    apply,
     contract,
     itemsize,
     lanes_in,
@@ -71,8 +70,7 @@ class Gemm:
 
     Arguments:
         name: the kernel's.
-        finish: what is done with finished vectors in place of storing them. The function that it
-            writes into then has the arguments `%table` and `%batch`.
+        finish: what is done with finished tiles in place of storing them.
     """
 
     def __init__(
@@ -92,9 +90,23 @@ class Gemm:
         if plan.copy:
             copied = copied_strides(*product.a, self._unit_rows, plan.block, product.type)
             self.a_steps = (copied.row_step, copied.depth_step)
+        self.spills = finish is not None and (self.blocked or not self._in_registers)
         self.c_steps = product.c
-        if finish is not None and self.blocked:  # sums wait in scratch for their last block
-            self.c_steps = (self._unit_columns, 1)
+        if self.spills:
+            self.c_steps = (self._sums_shape[1], 1)
+
+    @property
+    def _in_registers(self) -> bool:
+        """Whether tiles are finished before they leave the registers."""
+        vectors = self.plan.down.size * self.plan.across.size
+        return self.finish is not None and self.finish.in_registers(vectors)
+
+    @property
+    def _sums_shape(self) -> tuple[int, int]:
+        """What lies in scratch before it is finished: one tile, or all of a unit between blocks."""
+        if self.blocked:
+            return self._unit_rows, self._unit_columns
+        return self.plan.down.size, self.plan.across.size * self.lanes
 
     # --- scratch: the panel, the copy of A, the waiting sums -------------------------------------
 
@@ -115,8 +127,8 @@ class Gemm:
             panel = rows * self.plan.across.size * self.lanes * self.size
         if self.plan.copy:
             copy = copied_bytes(*p.a, self._unit_rows, self.plan.block, p.type)
-        if self.finish is not None and self.blocked:
-            sums = self._unit_rows * self._unit_columns * self.size
+        if self.spills:
+            sums = math.prod(self._sums_shape) * self.size
         return tuple(math.ceil(x / 64) * 64 for x in (panel, copy, sums))  # type: ignore[return-value]
 
     @property
@@ -131,7 +143,7 @@ class Gemm:
         p, plan = self.product, self.plan
         parameters = "ptr noalias %a, ptr noalias %b, ptr noalias %c"
         if self.finish is not None:
-            parameters += ", ptr %table, i64 %batch, i64 %row, i64 %column"
+            parameters += f", {PLACE}"
         if self.blocked:
             parameters += ", i64 %depth, i1 %first, i1 %final"
         b_step = p.b[0] if plan.pack == "none" else wide * self.lanes
@@ -144,26 +156,47 @@ class Gemm:
         f = Function(self.module, name, parameters)
         outer = Tile.dense(f.target, p.type, high, wide, self.a_steps[0], last)
         inner = outer if plan.pack == "none" else replace(outer, last=self.lanes)
-        c, start = f.arg("c"), None
-        if self.blocked:
-            start = self._start(f, outer)
+        start = self._start(f, outer) if self.blocked else None
         if self.finish is None and self.c_steps[1] == 1 and plan.block >= FAR:
             for i in range(high):
                 for j in range(wide):
                     index = f.add(f.mul(i, self.c_steps[0]), j * self.lanes)
-                    _prefetch(f, f.at(c, index, p.type))
+                    _prefetch(f, f.at(f.arg("c"), index, p.type))
         level = Level(f.arg("depth") if depth is None else depth, self.a_steps[1], b_step)
         sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start)
-        if self.finish is None:
-            write(f, outer, sums, c, *self.c_steps)
-        elif not self.blocked:
-            apply(f, outer, sums, f.arg("row"), f.arg("column"), self.finish)
-        else:
-            with f.when(f.value("i1", f"xor {f.arg('final')}, true")):
-                write(f, outer, sums, c, *self.c_steps)
-            with f.when(f.arg("final")):
-                apply(f, outer, sums, f.arg("row"), f.arg("column"), self.finish)
+        self._end(f, outer, sums)
         return f.finish()
+
+    def _end(self, f: Function, tile: Tile, sums: Sums) -> None:
+        """Store or finish the tile."""
+        if self.finish is None:
+            write(f, tile, sums, f.arg("c"), *self.c_steps)
+            return
+        if self.blocked and self._in_registers:
+            with f.when(f.value("i1", f"xor {f.arg('final')}, true")):
+                write(f, tile, sums, f.arg("c"), *self.c_steps)
+            with f.when(f.arg("final")):
+                self._finish(f, tile, sums)
+        elif self.blocked:
+            write(f, tile, sums, f.arg("c"), *self.c_steps)
+            with f.when(f.arg("final")):
+                self._finish(f, tile, None)
+        elif self.spills:
+            write(f, tile, sums, f.arg("c"), *self.c_steps)
+            self._finish(f, tile, None)
+        else:
+            self._finish(f, tile, sums)
+
+    def _finish(self, f: Function, tile: Tile, sums: Sums | None) -> None:
+        """Finish a tile in registers, or in scratch where it was put."""
+        assert self.finish is not None
+        wide = len(tile.columns)
+        masks = {j: mask for j in range(wide) if (mask := tile.mask(j)) is not None}
+        if sums is not None:
+            self.finish.registers(f, sums, self.lanes, masks)
+        else:
+            shape = (len(tile.rows), wide)
+            self.finish.memory(f, f.arg("c"), self.c_steps[0], shape, tile.type, masks)
 
     def _start(self, f: Function, tile: Tile) -> Sums:
         """Zeros in the first block of the depth, the sums so far in later ones."""
@@ -299,9 +332,11 @@ class _Run:
             a = f.at(self.copy, f.mul(inside, gemm.a_steps[0]), p.type)
         else:
             a = f.at(a, f.mul(row, p.a[0]), p.type)
-        if gemm.finish is not None and gemm.blocked:
+        if gemm.spills and gemm.blocked:
             index = f.add(f.mul(inside, gemm.c_steps[0]), f.sub(column, self.column0))
             c = f.at(self.sums, index, p.type)
+        elif gemm.finish is not None:
+            c = self.sums
         else:
             index = f.add(f.mul(row, p.c[0]), f.mul(column, p.c[1]))
             c = f.at(self.c, index, p.type)

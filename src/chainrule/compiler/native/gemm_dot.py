@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chainrule.compiler.native.gemm import share
+from chainrule.compiler.native.gemm_finish import PLACE, Finish
 from chainrule.compiler.native.gemm_plan import DotPlan, Product
-from chainrule.compiler.native.microkernel import Finish, lanes_in, multiply_add
+from chainrule.compiler.native.microkernel import lanes_in, multiply_add
 from chainrule.compiler.native.text import Function, Int, Module, Reg, lanes_of, vector
 
 
@@ -87,25 +88,28 @@ class Dots:
 
     def _tile(self, high: int, wide: int) -> str:
         """Write the function of one size of tile; its name."""
-        p = self.product
+        p, plan = self.product, self.plan
         parameters = "ptr noalias %a, ptr noalias %b, ptr noalias %c"
         if self.finish is not None:
-            parameters += ", ptr %table, i64 %batch, i64 %row, i64 %column"
+            parameters += f", {PLACE}"
         own = None if self.finish is None else self.name
-        key = (p.type, high, wide, self.plan, p.depth, p.a[0], p.b[1], p.c, own)
+        key = (p.type, high, wide, plan, p.depth, p.a[0], p.b[1], p.c, own)
         name, new = self.module.shared("dots", key)
         if not new:
             return name
         f = Function(self.module, name, parameters)
         sums = self._sums(f, high, wide)
         zero = f.zero(vector(p.type, self.lanes))
-        padded = [row + [zero] * (self.plan.wide - wide) for row in sums]
-        padded += [[zero] * self.plan.wide] * (self.plan.high - high)
+        padded = [row + [zero] * (plan.wide - wide) for row in sums]
+        padded += [[zero] * plan.wide] * (plan.high - high)
         total = add_across(f, [x for row in padded for x in row])
-        for i in range(high):
-            self._finish_row(f, total, i, wide)
-        f.finish()
-        return name
+        parts = [self._part(f, total, i * plan.wide, wide) for i in range(high)]
+        if self.finish is not None:
+            self.finish.registers(f, [[x] for x in parts], wide, {})
+        else:
+            for i, x in enumerate(parts):
+                self._store(f, x, i, wide)
+        return f.finish()
 
     def _sums(self, f: Function, high: int, wide: int) -> list[list[Reg]]:
         """A vector of partial sums for each number of the tile."""
@@ -140,18 +144,14 @@ class Dots:
             result.append([multiply_add(f, x, y, z) for y, z in zip(columns, row, strict=True)])
         return result
 
-    def _finish_row(self, f: Function, total: Reg, i: int, wide: int) -> None:
-        p, first = self.product, i * self.plan.wide
-        if self.finish is not None:
-            x = self._part(f, total, first, wide)
-            self.finish(f, f.add(f.arg("row"), i), f.arg("column"), x, None)
-        elif p.c[1] == 1 and wide & (wide - 1) == 0:
-            to = f.at(f.arg("c"), i * p.c[0], p.type)
-            f.store(self._part(f, total, first, wide), to)
-        else:
-            for j in range(wide):
-                to = f.at(f.arg("c"), i * p.c[0] + j * p.c[1], p.type)
-                f.store(f.extract(total, first + j), to)
+    def _store(self, f: Function, x: Reg, i: int, wide: int) -> None:
+        p = self.product
+        if p.c[1] == 1 or wide == 1:
+            f.store(x, f.at(f.arg("c"), i * p.c[0], p.type))
+            return
+        for j in range(wide):
+            to = f.at(f.arg("c"), i * p.c[0] + j * p.c[1], p.type)
+            f.store(f.extract(x, j), to)
 
     def _part(self, f: Function, total: Reg, first: int, count: int) -> Reg:
         if count == 1:

@@ -21,9 +21,6 @@ Packing = Literal["none", "unit", "ready"]
 WORTH = 1_000_000
 """Floating-point operations that a unit should have: a few microseconds."""
 
-FEW = 24
-"""Up to so many rows dot products beat packing a panel for them."""
-
 
 @dataclass(frozen=True)
 class Product:
@@ -215,9 +212,11 @@ class DotPlan:
 
 def suits_dots(target: Target, p: Product) -> bool:
     """Whether vectors should run along k: both operands are contiguous along it, rows are few."""
-    along = p.a[1] == 1 and p.b[0] == 1 and p.b[1] != 1
-    deep = p.depth >= 2 * lanes_in(target, p.type)
-    return along and deep and p.type in ("float", "double") and 0 < p.rows <= FEW
+    if p.type not in ("float", "double") or not p.rows or p.depth < 2 * lanes_in(target, p.type):
+        return False
+    # Adding up across lanes costs each number of C what five steps of k cost a panel's packing.
+    few = p.rows == 1 or p.rows * (5 + p.depth / 400) <= p.depth
+    return few and p.a[1] == 1 and p.b[0] == 1 and p.b[1] != 1
 
 
 def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:

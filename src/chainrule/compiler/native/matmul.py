@@ -13,13 +13,14 @@ is computed on the registers that hold a finished tile.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import views
 from chainrule.compiler.native.gemm import Gemm, pack_panel
 from chainrule.compiler.native.gemm_dot import Dots
+from chainrule.compiler.native.gemm_finish import Finish
 from chainrule.compiler.native.gemm_plan import (
     DotPlan,
     Plan,
@@ -34,7 +35,7 @@ from chainrule.compiler.native.microkernel import lanes_in
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Function, Int, Module, type_of
 from chainrule.errors import ChainruleError
-from chainrule.graph import Shape, Spec
+from chainrule.graph import Array, Shape, Spec
 
 
 class LayoutError(ChainruleError, ValueError):
@@ -75,7 +76,10 @@ def supports(ops: Sequence[Op]) -> bool:
 
 
 def lower(
-    ops: Sequence[Op], outputs: Sequence[Value] | None = None, target: Target | None = None
+    ops: Sequence[Op],
+    outputs: Sequence[Value] | None = None,
+    target: Target | None = None,
+    constants: Mapping[Value, Array] | None = None,
 ) -> list[Kernel]:
     """The kernels of one matmul and what is fused with it.
 
@@ -83,14 +87,15 @@ def lower(
         ops: movements, the matmul, operations on its result; in order.
         outputs: the values that others read; the last operation's if None.
         target: the instruction set to cut the work for.
+        constants: arrays of values that are known; numbers among them become part of the code.
     """
     outputs = [ops[-1].output] if outputs is None else outputs
     target = target or host()
-    kernel = MatmulKernel(ops, outputs, target)
+    kernel = MatmulKernel(ops, outputs, target, constants)
     how = kernel.plan
     if isinstance(how, Plan) and _many_would_pack(how) and not kernel.layout.swapped:
         pack = PackKernel(ops, kernel.layout, how, target)
-        return [pack, MatmulKernel(ops, outputs, target, pack)]
+        return [pack, MatmulKernel(ops, outputs, target, constants, pack)]
     return [kernel]
 
 
@@ -106,7 +111,7 @@ class MatmulKernel(Kernel):
     buffers that it is given, so they are to be read after it.
 
     Arguments:
-        ops, outputs, target: as in `lower`.
+        ops, outputs, target, constants: as in `lower`.
         pack: the kernel that packs B before this one runs, if there is one.
     """
 
@@ -117,19 +122,19 @@ class MatmulKernel(Kernel):
         ops: Sequence[Op],
         outputs: Sequence[Value],
         target: Target,
+        constants: Mapping[Value, Array] | None = None,
         pack: PackKernel | None = None,
     ):
         self.ops, self.writes = list(ops), list(outputs)
         self.target, self.pack = target, pack
         self.op = product_of(ops)
-        after = self.ops[self.ops.index(self.op) + 1 :]
-        others = [x for op in after for x in op.inputs if x is not self.op.output]
-        self.reads = leaves(
-            ops, [*(self.op.inputs if pack is None else self.op.inputs[:1]), *others]
-        )
-        if pack is not None:
-            self.reads.append(pack.output)
+        self.constants = constants or {}
+        self.operands = leaves(ops, self.op.inputs if pack is None else self.op.inputs[:1])
         self._settle(expected(ops))
+        reads = [*self.operands, *(self.finish.reads if self.finish is not None else ())]
+        if pack is not None:
+            reads.append(pack.output)
+        self.reads = list(dict.fromkeys(reads))
 
     def _settle(self, layout: Layout) -> None:
         """Plan for operands that lie so."""
@@ -142,24 +147,41 @@ class MatmulKernel(Kernel):
             ready = None if self.pack is None else self.pack.tile
             self.plan = plan(self.target, p, batch, ready)
         self.units = batch * self.plan.units
-        self.scratch = self._family(Module(self.target), "").scratch
+        self.finish = None
+        if self.writes != [self.op.output]:
+            self.finish = Finish(
+                self.op, self.ops, self.writes, self.constants, layout.batch, layout.swapped
+            )
+        self.scratch = self._loops(Module(self.target), "").scratch
 
-    def _family(self, module: Module, name: str) -> Gemm | Dots:
+    def _loops(self, module: Module, name: str) -> Gemm | Dots:
         if isinstance(self.plan, DotPlan):
-            return Dots(module, name, self.layout.product, self.plan)
-        return Gemm(module, name, self.layout.product, self.plan)
+            return Dots(module, name, self.layout.product, self.plan, self.finish)
+        return Gemm(module, name, self.layout.product, self.plan, self.finish)
+
+    def may_overwrite(self, read: Value, write: Value) -> bool:
+        """What only the fused operations read, and where the result then goes."""
+        if self.finish is None or read in self.operands:
+            return False
+        return self.finish.reads_only_here(read)
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         swap = None if self.pack is None else False
-        self._settle(find_layout(self.op, buffers, swap))
+        self._settle(find_layout(self.op, buffers, self.writes == [self.op.output], swap))
+        if self.finish is not None:
+            self.finish.buffers = buffers
         at, p = self.layout, self.layout.product
-        gemm = self._family(module, name)
+        gemm = self._loops(module, name)
         f = Function(module, name, PARAMETERS)
         if self.units:
             a, b, c = at.a, at.b, at.c
             if self.pack is not None:
                 b = self.pack.packed(at)
-            start = [f.at(buffers[x.base].pointer(f), x.offset, p.type) for x in (a, b, c)]
+            start = [f.at(buffers[x.base].pointer(f), x.offset, p.type) for x in (a, b)]
+            if self.finish is None:
+                start.append(f.at(buffers[c.base].pointer(f), c.offset, p.type))
+            else:
+                start.append(f.arg("scratch"))
             down, across = self.plan.grid
             with f.loop(f.arg("lo"), f.arg("hi")) as unit:
                 rest = f.udiv(unit.index, across)
@@ -201,7 +223,7 @@ class PackKernel(Kernel):
         return Operand(self.output, 0, tuple(reversed(steps)))
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
-        at = find_layout(self.op, buffers, False)
+        at = find_layout(self.op, buffers, False, False)
         p = at.product
         to = self.packed(at)
         shape = tuple(n for n, step in zip(at.batch, to.batch, strict=True) if step)
@@ -250,18 +272,20 @@ def _rowmajor(values: Sequence[Value]) -> dict[Value, Buffer]:
     return {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
 
 
-def find_layout(op: Op, buffers: Buffers, swap: bool | None = None) -> Layout:
+def find_layout(op: Op, buffers: Buffers, stored: bool = True, swap: bool | None = None) -> Layout:
     """Where a matmul's operands and result lie.
 
     Arguments:
+        stored: whether the result goes to its buffer as it is; else it is taken for row-major.
         swap: whether to compute C^T = B^T @ A^T; None chooses what lets C be stored in vectors.
 
     Raises:
         LayoutError: if an operand is no view of a buffer.
     """
     seen = []
-    for value in (*op.inputs, op.output):
-        view = views.resolve(value, buffers)
+    places = [buffers, buffers, buffers if stored else _rowmajor([op.output])]
+    for value, where in zip((*op.inputs, op.output), places, strict=True):
+        view = views.resolve(value, where)
         if view is None:
             raise LayoutError(f"{op} cannot read {value} where it lies.")
         seen.append(view)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,11 +28,6 @@ from chainrule.compiler.native.text import Function, Int, Reg, vector
 
 Sums = list[list[Reg]]
 """The accumulators of a tile: one vector register for each row and each vector of the row."""
-
-Finish = Callable[[Function, Reg, Reg, Reg, Reg | None], None]
-"""What is done with a finished vector of C in place of storing it: `finish(f, row, column, vector,
-mask)`; row and column (i64) are those of its first element, `mask` the lanes that exist (None:
-all)."""
 
 
 class Level(NamedTuple):
@@ -171,14 +166,6 @@ def write(f: Function, tile: Tile, sums: Sums, c: Reg, row_step: Int, column_ste
             for lane in range(tile.count(j)):
                 address = f.at(row, (j * tile.lanes + lane) * column_step, tile.type)
                 f.store(f.extract(x, lane), address)
-
-
-def apply(f: Function, tile: Tile, sums: Sums, row: Int, column: Int, finish: Finish) -> None:
-    """Hand every vector of the tile to `finish`; row and column are those of its first element."""
-    for i, vectors in enumerate(sums):
-        at_row = f.add(row, i)
-        for j, x in enumerate(vectors):
-            finish(f, at_row, f.add(column, j * tile.lanes), x, tile.mask(j))
 
 
 def contract(
