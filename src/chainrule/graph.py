@@ -220,14 +220,14 @@ class Deferred:
 
 
 class Value:
-    """What the graph knows of a tensor: its array, and the node that it came from.
+    """What the graph knows of a tensor: its array, its gradient, and the node that it came from.
 
     `_node` is None for a value that needs no gradient, a `Leaf` for one that the user asked a
     gradient for, and a `Node` for one that was computed. `_slot` says which output of the node this
-    is.
+    is. `_binding` is set where compiled programs keep this tensor as their state (`launch.Binding`).
     """
 
-    __slots__ = ("__weakref__", "_array", "_grad", "_node", "_slot")
+    __slots__ = ("__weakref__", "_array", "_binding", "_grad", "_node", "_slot")
 
     _array: Array
     _node: Node | Leaf | None

@@ -15,11 +15,12 @@ from chainrule.array.creation import asarray
 from chainrule.compiler import ir
 from chainrule.compiler.guards import Names, warn_of_assignments
 from chainrule.compiler.signature import constant_key, leaf_key, take_apart
+from chainrule.compiler.launch import InNumPy, Native
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
 from chainrule.compiler.trace import Tracer
 from chainrule.errors import ArgumentError, ChainruleWarning, unknown_name
-from chainrule.graph import Array, Value, state
+from chainrule.graph import Value, state
 
 F = TypeVar("F", bound=Callable[..., Any])
 LIMIT = 32
@@ -69,7 +70,7 @@ class Compiled:
         key = (shape, state.grad_enabled, *map(leaf_key, leaves), _aliases(leaves))
         versions = self._versions.setdefault(key, [])
         for version in versions:
-            if version.holds(leaves, leaves):
+            if version.holds(leaves):
                 return version.run(leaves)
         if self._count >= LIMIT:
             self._warn_of_limit()
@@ -105,9 +106,9 @@ class Compiled:
         version = self._trace(key, call, leaves)
         version.install()
         try:
-            if not version.holds(leaves, leaves):
+            if not version.holds(leaves):
                 raise AssertionError("a version does not hold right after it was traced")
-            version.look()
+            version.look(leaves)
             result = version.run(leaves)
         except BaseException:
             version.uninstall()
@@ -129,7 +130,7 @@ class Compiled:
                     given.append(tracer.argument(n, f"argument {n}", leaf))
             try:
                 result = call(iter(given))
-                return Version(tracer, names, key, result, self._backend())
+                return Version(tracer, names, result, self._backend())
             finally:
                 tracer.close()
 
@@ -138,7 +139,7 @@ class Compiled:
         return id(leaf) not in names.tensors
 
     def _backend(self) -> Any:
-        return _numpy
+        return _native if os.environ.get('NATIVE') else InNumPy
 
     def _warn_of_limit(self) -> None:
         if not self._warned:
@@ -152,9 +153,10 @@ def _aliases(leaves: Sequence[Any]) -> Any:
     return None if len(set(ids)) == len(ids) else tuple(ids.index(i) for i in ids)
 
 
-def _numpy(graph: ir.Graph) -> Callable[[list[Array]], list[Array]]:
-    """The graph evaluated in NumPy, operation by operation."""
-    return lambda arrays: ir.evaluate(graph, arrays)
+def _native(graph: ir.Graph) -> Native:
+    from chainrule.compiler.build import build
+
+    return Native(graph, build(graph))
 
 
 @overload

@@ -23,6 +23,7 @@ array_slot: Any = Value.__dict__["_array"]
 grad_slot: Any = Value.__dict__["_grad"]
 node_slot: Any = Value.__dict__["_node"]
 index_slot: Any = Value.__dict__["_slot"]
+binding_slot: Any = Value.__dict__["_binding"]
 
 _lock = threading.Lock()
 _tracing = 0

@@ -1,32 +1,28 @@
-"""One traced version of a function: where its inputs are found at a call, what becomes of its results.
+"""One traced version of a function: where its inputs are found at a call, and what it changes.
 
-    version = Version(tracer, ...)
+    version = Version(tracer, names, result, backend)
     if version.holds(leaves):       # the world is as it was traced, but for numbers
         result = version.run(leaves)
 
-Nothing in the world changes before the program has run to its end: an error leaves tensors, gradients,
-numbers and random state as they were.
+Nothing in the world changes before the program has run: an error leaves tensors, numbers and random
+state as they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Any
-
-import numpy as np
 
 from chainrule.compiler import ir
 from chainrule.compiler.body import needed
 from chainrule.compiler.guards import Object, same
-from chainrule.compiler.numbers import Number, NumberDict
-from chainrule.compiler.signature import take_apart
-from chainrule.compiler.slots import array_slot
-from chainrule.compiler.trace import ABSENT, Outside, Tracer, position_of
-from chainrule.errors import TraceError
-from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, structure
+from chainrule.compiler.launch import ALONE, Binding, InNumPy, Native, binding, make_own
+from chainrule.compiler.results import Results, finder, made, made_leaves
+from chainrule.compiler.trace import Outside, Tracer
+from chainrule.graph import Array, Deferred, Leaf, Value, make, structure
 
-Backend = Callable[[ir.Graph], Callable[[list[Array]], Sequence[Array]]]
-Find = Callable[[Sequence[Any]], Any]
+Backend = Callable[[ir.Graph], InNumPy | Native]
 
 
 class NumberProgram:
@@ -35,57 +31,42 @@ class NumberProgram:
     def __init__(self, tracer: Tracer, wanted: set[int]):
         table = tracer.numbers
         self.guards = table.guards
-        steps = table.needed(wanted | set(table.guards))
-        used = {i for _, operands, _ in steps for i in operands} | wanted | set(table.guards)
-        self.steps = steps
+        needed_here = wanted | set(table.guards)
+        self.steps = table.needed(needed_here)
+        used = {i for _, operands, _ in self.steps for i in operands} | needed_here
         self.sources = [(i, source) for i, source in table.sources.items() if i in used]
         self.values = list(table.values)
-        self.now = [table.values[i] for i, _ in self.sources]
+        self.now: list[Any] = []
 
-    def holds(self, numbers: Sequence[Any]) -> bool:
+    def holds(self, leaves: Sequence[Any]) -> bool:
         """Read the sources; whether what Python was told while tracing is still true."""
         now = []
         for position, source in self.sources:
             if source.argument is not None:
-                value = numbers[source.argument]
+                value = leaves[source.argument]
             else:
-                found = [numbers_[key] for numbers_, key in source.places]
+                numbers, key = source.places[0]
+                value = numbers[key]
+                if len(source.places) > 1:
+                    found = [numbers[key] for numbers, key in source.places]
+                    if found.count(value) != len(found):
+                        return False
                 if source.item is not None:
-                    found = [entry[source.item] for entry in found]
-                value = found[0]
-                if len(found) > 1 and found.count(value) != len(found):
-                    return False
+                    value = value[source.item]
             if type(value) is not type(self.values[position]):
                 return False
             now.append(value)
-        if now == self.now:
-            return True
+        return now == self.now or self._compute(now)
+
+    def _compute(self, now: list[Any]) -> bool:
         values = self.values
         for (position, _), value in zip(self.sources, now, strict=True):
             values[position] = value
         for function, operands, position in self.steps:
             values[position] = function(*[values[i] for i in operands])
-        self.now = now
-        if all(values[i] == told for i, told in self.guards.items()):
-            return True
-        self.now = []  # these values are of another version: compute them anew next time
-        return False
-
-
-def finder(books: Outside) -> Find:
-    """How a call finds a tensor from outside: a function of the call's tensors."""
-    place = books.place
-    if place is None:
-        return lambda leaves: books.tensor
-    if place[0] == "argument":
-        return lambda leaves: leaves[place[1]]
-    if place[0] == "random":
-        return lambda leaves: place[1]._state
-    if place[0] == "grad":
-        owner = finder(place[1])
-        return lambda leaves: owner(leaves).grad
-    numbers, key = place
-    return lambda leaves: dict.__getitem__(numbers, key)
+        holds = all([values[i] == told for i, told in self.guards.items()])
+        self.now = now if holds else []
+        return holds
 
 
 class Version:
@@ -93,252 +74,229 @@ class Version:
 
     Attributes:
         graph: what was traced.
-        key: what of the arguments it was traced for.
+        launch: runs it.
     """
 
-    def __init__(
-        self, tracer: Tracer, names: Any, key: Any, result: Any, backend: Backend
-    ):
-        self.key, self.names = key, names
+    def __init__(self, tracer: Tracer, names: Any, returned: Any, backend: Backend):
+        self.names = names
+        results = Results(tracer, returned)
         self.graph = graph = tracer.graph
-        self._outputs: list[ir.Value] = graph.outputs
-        self._tracer: Tracer | None = tracer
-        self._wanted: set[int] = {x[0] for x in tracer.inputs if isinstance(x, tuple)}
-        self._books = list(tracer.outside.values())
-        self.result, self.build = self._take_result(result)
-        self._assign = self._assignments()
-        self._grads = self._gradients()
-        self._written = self._written_items()
-        self.scalars = [
-            (i, *entry) for i, entry in enumerate(tracer.inputs) if isinstance(entry, tuple)
-        ]
-        self.states = [
-            (i, finder(entry), entry.entry.shape, entry.entry.dtype)
-            for i, entry in enumerate(tracer.inputs)
-            if isinstance(entry, Outside)
-        ]
-        self.numbers = NumberProgram(tracer, self._wanted)
-        self.objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
-        self.items = [(d, entry) for d, entry in tracer.items.values()]
-        self.nodes = [
-            (finder(b), b.needs_gradient, _hooks(b.tensor)) for b in self._books if not b.cut
-        ]
-        self.had_grads = [
-            (finder(b), b.had_grad) for b in self._books if b.had_grad is not None
-        ]
-        self.hoisted = list(tracer.hoisted.values())
-        self.epoch = -1
-        self.probes = tracer.probes
+        graph.outputs, graph.updates = results.outputs, results.updates
         ir.verify(graph)
-        self.program = backend(graph)
-        self.bound: list[Any] = [None] * len(graph.inputs)
-        self._tracer = None
+        numbers = [(i, *x) for i, x in enumerate(tracer.inputs) if not isinstance(x, Outside)]
+        self.numbers = NumberProgram(tracer, results.wanted | {p for _, p, _ in numbers})
+        self._scalars: list[tuple[int, int, Any]] = numbers
+        self._assigned = results.assigned
+        self._gradients = results.gradients
+        self._entries = results.entries
+        self._leaves, self._build = results.leaves, results.build
+        self._single = _is_one_tensor(results)
+        self._take_books(tracer, set(results.updates.values()))
+        self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
+        self._items = list(tracer.items.values())
+        self._hoisted = list(tracer.hoisted.values())
+        self._probes = tracer.probes
+        self._epoch = -1
+        self.launch = backend(graph)
 
-    # --- after the trace --------------------------------------------------------------------------
-
-    def _output(self, array: Any) -> int:
-        """A new output of the graph; its position."""
-        assert self._tracer is not None
-        self._outputs.append(self._tracer.value(array))
-        return len(self._outputs) - 1
-
-    def _take_result(self, result: Any) -> tuple[list[tuple[str, Any]], Any]:
-        """For each leaf of what the function returned, how a call makes it."""
-        assert self._tracer is not None
-        leaves: list[Any] = []
-        _, build = take_apart(result, leaves)
-        makers: list[tuple[str, Any]] = []
-        for leaf in leaves:
-            if isinstance(leaf, Value):
-                books = self._tracer.outside.get(id(leaf))
-                if books is not None:
-                    makers.append(("same", finder(books)))
-                else:
-                    makers.append(("output", self._output(leaf._array)))
-            elif isinstance(leaf, Number):
-                position = position_of(leaf)
-                assert position is not None
-                self._wanted.add(position)
-                makers.append(("number", position))
-            else:
-                makers.append(("constant", leaf))
-        return makers, build
-
-    def _assignments(self) -> list[tuple[int, Find]]:
-        """(output, tensor) for the tensors from outside that were assigned to."""
-        found = []
-        for books in self._books:
-            if isinstance(books.node, Node):
-                raise _carries_graph()
-            if not books.changed:
+    def _take_books(self, tracer: Tracer, updated: set[int]) -> None:
+        """Sort the tensors from outside by how a call finds them."""
+        books = list(tracer.outside.values())
+        self._arguments: list[tuple[int, int]] = []
+        self._finders: list[Any] = []  # of states, in the order of the lists below
+        self._places: list[int] = []  # their positions among the inputs
+        self._needs: list[bool] = []
+        self._hooks: list[tuple[int, ...]] = []
+        self._specs: list[tuple[Any, Any]] = []
+        self._moving: list[int] = []  # states that are looked up at each call
+        for b in books:
+            if b.input is not None and _is_argument(b) and b.position not in updated:
+                self._arguments.append((b.position, b.place[1]))
                 continue
-            position = self._output(books.array)
-            if self._outputs[position].spec == self._input(books).spec:
-                self.graph.updates[position] = books.position
-            found.append((position, finder(books)))
-        return found
+            if b.place is not None and b.place[0] in ("argument", "random", "grad"):
+                self._moving.append(len(self._finders))
+            self._finders.append(finder(b))
+            self._places.append(b.position)
+            self._needs.append(b.needs_gradient)
+            self._hooks.append(_hooks(b.tensor))
+            self._specs.append((b.entry.shape, b.entry.dtype))
+        self._written = [n for n, i in enumerate(self._places) if i in updated]
+        count = len(self._finders)
+        self._tensors: list[Any] = [None] * count
+        self._bindings: list[Binding] = [Binding()] * count
+        self._stamps: list[int] = [-1] * count
+        self._nodes: list[Any] = [None] * count
+        self._had_grads = [(finder(b), b.had_grad) for b in books if b.had_grad is not None]
 
-    def _input(self, books: Outside) -> ir.Value:
-        assert books.input is not None
-        return books.input.value
-
-    def _gradients(self) -> list[tuple[int | None, Find]]:
-        """(output or None, tensor) for the tensors whose gradient was assigned to."""
-        assert self._tracer is not None
-        found: list[tuple[int | None, Find]] = []
-        for books in self._books:
-            grad = books.grad
-            if grad is ABSENT or (books.place is not None and books.place[0] == "grad"):
-                continue
-            if grad is None:
-                found.append((None, finder(books)))
-            elif id(grad) not in self._tracer.outside:
-                found.append((self._output(grad._array), finder(books)))
-        return found
-
-    def _written_items(self) -> list[tuple[NumberDict, Any, str, Any]]:
-        """(dictionary, key, kind, what) for the entries of dictionaries that were assigned to."""
-        assert self._tracer is not None
-        found: list[tuple[NumberDict, Any, str, Any]] = []
-        for numbers, key, value in self._tracer.written.values():
-            position = position_of(value)
-            if position is not None:
-                self._wanted.add(position)
-                found.append((numbers, key, "number", position))
-            elif isinstance(value, Value):
-                books = self._tracer.outside.get(id(value))
-                if books is None:
-                    found.append((numbers, key, "output", self._output(value._array)))
-                else:
-                    found.append((numbers, key, "same", finder(books)))
-            elif type(value) is tuple and any(isinstance(v, Number) for v in value):
-                table = self._tracer.numbers
-                known = [position_of(v) for v in value]
-                positions = [
-                    table.constant(v) if i is None else i for i, v in zip(known, value, strict=True)
-                ]
-                self._wanted.update(positions)
-                found.append((numbers, key, "numbers", positions))
-            else:
-                found.append((numbers, key, "constant", value))
-        return found
-
-    # --- entries that the function makes when it is called for the first time ---------------------
+    # --- the first call ---------------------------------------------------------------------------
 
     def install(self) -> None:
         """Let optimisers' dictionaries have the entries that were made while tracing."""
-        for numbers, key, value in self.hoisted:
+        for numbers, key, value in self._hoisted:
             numbers[key] = value
 
     def uninstall(self) -> None:
         """The first call has failed: take them out again."""
-        for numbers, key, _ in self.hoisted:
+        for numbers, key, _ in self._hoisted:
             if key in numbers:
                 del numbers[key]
 
-    def look(self) -> None:
+    def look(self, leaves: Sequence[Any]) -> None:
         """Show the values that somebody wants to see once, as they are in the first call."""
-        if not self.probes:
+        if not self._probes:
             return
-        values = [value for value, _ in self.probes]
+        values = [value for value, _ in self._probes]
         ops = needed(self.graph.ops, values)
         graph = ir.Graph(list(self.graph.inputs), self.graph.constants, ops, values, {}, "probes")
-        arrays = ir.evaluate(graph, self.arrays())
-        for (_, look), array in zip(self.probes, arrays, strict=True):
+        for (_, look), array in zip(
+            self._probes, ir.evaluate(graph, self._arrays(leaves)), strict=True
+        ):
             look(array)
-        self.probes = []
+        self._probes = []
 
     # --- before a call ----------------------------------------------------------------------------
 
-    def holds(self, tensors: Sequence[Any], numbers: Sequence[Any]) -> bool:
+    def holds(self, leaves: Sequence[Any]) -> bool:
         """Whether the world is as it was when the function was traced, but for numbers."""
         for check in self.names.checks:
             if not check.holds():
                 return False
-        if self.epoch != structure.epoch:
-            epoch = structure.epoch
-            if not self._structure_holds():
-                return False
-            self.epoch = epoch
-        for find, needs, hooks in self.nodes:
-            tensor = find(tensors)
-            if (tensor._node is not None) != needs or hooks != _hooks(tensor):
-                return False
-        for find, had in self.had_grads:
-            if (find(tensors)._grad is not None) != had:
-                return False
-        for i, find, shape, dtype in self.states:
-            array = array_slot.__get__(find(tensors))
-            if array is not self.bound[i]:
-                if array.shape != shape or array.dtype != dtype:
-                    return False
-                self.bound[i] = array
-        return self.numbers.holds(numbers)
-
-    def _structure_holds(self) -> bool:
-        if not all(check.holds() for check in self.objects):
+        if self._epoch != structure.epoch and not self._structure_holds(leaves):
             return False
-        for numbers, entry in self.items:
+        tensors, bindings, stamps = self._tensors, self._bindings, self._stamps
+        for n in self._moving:
+            self._settle(n, self._finders[n](leaves))
+        n = 0
+        for tensor, books, stamp, node in zip(tensors, bindings, stamps, self._nodes, strict=True):
+            if (
+                tensor._array is not books.array or books.stamp != stamp or tensor._node is not node
+            ) and not self._look_again(n):
+                return False
+            n += 1
+        for find, had in self._had_grads:
+            if (find(leaves)._grad is not None) != had:
+                return False
+        return self.numbers.holds(leaves)
+
+    def _structure_holds(self, leaves: Sequence[Any]) -> bool:
+        """Look at models and optimisers, and find the states anew."""
+        epoch = structure.epoch
+        if not all([check.holds() for check in self._objects]):
+            return False
+        for numbers, entry in self._items:
             if dict.keys(numbers) != entry.keys():
                 return False
             for key, was in entry.items():
                 if not _alike(was, dict.__getitem__(numbers, key)):
                     return False
+        for n, find in enumerate(self._finders):
+            if n not in self._moving:
+                self._settle(n, find(leaves))
+        self._epoch = epoch
+        return True
+
+    def _settle(self, n: int, tensor: Any) -> None:
+        """State n is this tensor."""
+        if tensor is not self._tensors[n]:
+            self._tensors[n], self._bindings[n] = tensor, binding(tensor)
+            self._stamps[n] = -1
+
+    def _look_again(self, n: int) -> bool:
+        """State n has another array or another node: whether the program can take it."""
+        tensor, books = self._tensors[n], self._bindings[n]
+        array = tensor._array
+        if (tensor._node is not None) != self._needs[n] or _hooks(tensor) != self._hooks[n]:
+            return False
+        if (array.shape, array.dtype) != self._specs[n]:
+            return False
+        if array is not books.array:
+            books.look(array)
+        if self._places[n] >= 0:
+            self.launch.point(self._places[n], books.address)
+        self._stamps[n], self._nodes[n] = books.stamp, tensor._node
         return True
 
     # --- a call -----------------------------------------------------------------------------------
 
-    def arrays(self) -> list[Array]:
+    def _arrays(self, leaves: Sequence[Any]) -> list[Array]:
         """The inputs of this call."""
-        values = self.numbers.values
-        for i, position, dtype in self.scalars:
-            self.bound[i] = np.asarray(values[position], dtype=dtype)
-        return self.bound
+        self._set_numbers()
+        arrays: list[Any] = [None] * len(self.graph.inputs)
+        for i, n in self._arguments:
+            arrays[i] = leaves[n]._array
+        for i, books in zip(self._places, self._bindings, strict=True):
+            if i >= 0:
+                arrays[i] = books.array if books.memory is None else books.memory
+        for i, _, _ in self._scalars:
+            arrays[i] = self.launch.numbers[i]
+        return arrays
 
-    def run(self, tensors: Sequence[Any]) -> Any:
-        """Run the program, and let the world be as the function would have left it."""
-        outputs = self.program(self.arrays())
-        targets = [(find(tensors), outputs[position]) for position, find in self._assign]
-        grads = [
-            (find(tensors), None if position is None else Deferred(outputs[position]))
-            for position, find in self._grads
+    def _set_numbers(self) -> None:
+        values, launch = self.numbers.values, self.launch
+        for i, position, dtype in self._scalars:
+            launch.set_number(i, values[position], dtype)
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        """Run the program, and leave the world as the function would have left it."""
+        launch = self.launch
+        kept = self._prepare(leaves) if launch.in_place else None
+        arrays = self._arrays(leaves) if launch.wants_arrays else None
+        outputs = launch(arrays)  # type: ignore[arg-type]
+        del kept, arrays
+        return self._finish(leaves, outputs)
+
+    def _prepare(self, leaves: Sequence[Any]) -> list[Any]:
+        """Let the program know where everything lies; what is returned must live until it ran."""
+        launch, kept = self.launch, []
+        for i, n in self._arguments:
+            books = Binding()
+            books.look(leaves[n]._array)
+            launch.point(i, books.address)
+            kept.append(books)
+        tensors, bindings = self._tensors, self._bindings
+        for n in self._written:
+            tensor, books = tensors[n], bindings[n]
+            if getrefcount(tensor._array) != ALONE or not books.own:
+                make_own(tensor, books)
+                self._look_again(n)
+        self._set_numbers()
+        return kept
+
+    def _finish(self, leaves: Sequence[Any], outputs: Sequence[Array]) -> Any:
+        in_place, updates = self.launch.in_place, self.graph.updates
+        numbers = self.numbers.values
+        found = [
+            (find(leaves), outputs[position])
+            for position, find in self._assigned
+            if not in_place or position not in updates
         ]
-        for tensor, array in targets:
+        gradients = [(find(leaves), position) for position, find in self._gradients]
+        result = (
+            make(outputs[self._single])
+            if self._single is not None
+            else self._build(made_leaves(self._leaves, outputs, numbers, leaves))
+        )
+        for tensor, array in found:
             tensor._array = array
-        for tensor, grad in grads:
-            tensor._grad = grad
-        self._write_items(tensors, outputs)
-        if len(self.result) == 1 and self.result[0][0] == "output" and self.single:
-            return make(outputs[self.result[0][1]])
-        return self.build(self._results(tensors, outputs))
+        for tensor, position in gradients:
+            tensor._grad = None if position is None else Deferred(outputs[position])
+        for entries, key, kind, what in self._entries:
+            entries[key] = made(kind, what, outputs, numbers, leaves)
+        return result
 
-    single = False
 
-    def _write_items(self, tensors: Sequence[Any], outputs: Sequence[Array]) -> None:
-        values = self.numbers.values
-        for numbers, key, kind, what in self._written:
-            if kind == "number":
-                value = values[what]
-            elif kind == "output":
-                value = make(outputs[what])
-            elif kind == "same":
-                value = what(tensors)
-            elif kind == "numbers":
-                value = tuple(values[i] for i in what)
-            else:
-                value = what
-            numbers[key] = value
+def _is_one_tensor(results: Results) -> int | None:
+    """The output that is all that the function returns, if it returns one tensor."""
+    if len(results.leaves) != 1 or results.leaves[0][0] != "output":
+        return None
+    return results.leaves[0][1] if results.build(iter([ABOUT])) is ABOUT else None
 
-    def _results(self, tensors: Sequence[Any], outputs: Sequence[Array]) -> Iterator[Any]:
-        for kind, what in self.result:
-            if kind == "output":
-                yield make(outputs[what])
-            elif kind == "number":
-                yield self.numbers.values[what]
-            elif kind == "same":
-                yield what(tensors)
-            else:
-                yield what
+
+ABOUT: Any = object()
+
+
+def _is_argument(books: Outside) -> bool:
+    return books.place is not None and books.place[0] == "argument"
 
 
 def _hooks(tensor: Any) -> tuple[int, ...]:
@@ -364,11 +322,3 @@ def _alike(was: Any, now: Any) -> bool:
 
 def _alike_item(was: Any, now: Any) -> bool:
     return was is now or (type(was) is type(now) and type(was) in (int, float)) or same(was, now)
-
-
-def _carries_graph() -> TraceError:
-    return TraceError(
-        "a tensor from outside the compiled function was assigned a value that carries a graph of "
-        "its gradients into the next call. Assign x.detach(), or assign inside `with "
-        "cr.no_grad():`; or return the value and pass it in as an argument."
-    )

@@ -1,0 +1,218 @@
+"""Running a program on the memory of tensors: where it lies, and who else holds it.
+
+A program writes the new value of a state over the old one, in the tensor's own memory. That is only
+right if nobody else can see this memory: a detached copy, a NumPy view or a saved graph must keep
+the value that it had. So before a state is written, the references to its array are counted; if
+there are more than those of the tensor and of these books, the tensor gets fresh memory first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from chainrule.compiler import ir
+from chainrule.compiler.native.program import ALIGNMENT, address_of
+from chainrule.compiler.slots import binding_slot
+from chainrule.graph import Array
+
+
+def fresh(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array of aligned memory. Every view of it keeps this very array alive.
+
+    NumPy shortens chains of views to the array that owns the memory; here a memoryview owns it, so
+    that they end at this array, and the references to it can be counted.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = dtype.itemsize
+    for n in shape:
+        nbytes *= n
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, memoryview(raw), -(address_of(raw) or 0) % ALIGNMENT)
+
+
+class Binding:
+    """The books on the memory of one tensor that programs read and write.
+
+    Attributes:
+        array: the tensor's array when it was last looked at.
+        memory: the same numbers row-major; the array itself if it is.
+        address: where they lie.
+        stamp: counts how often another array was found.
+        own: whether the array may be written to, if nobody else holds it.
+    """
+
+    __slots__ = ("address", "array", "memory", "own", "stamp")
+
+    array: Any
+    memory: Any
+    address: Any
+
+    def __init__(self) -> None:
+        self.array = None
+        self.stamp = 0
+
+    def look(self, array: Array) -> None:
+        """The tensor has another array."""
+        self.array = array
+        flags = array.flags
+        contiguous = flags.c_contiguous and flags.aligned
+        # One reference to the array, not two: they are counted.
+        self.memory = None if contiguous else np.array(array, order="C")
+        self.address = address_of(array if contiguous else self.memory)
+        self.own = contiguous and flags.writeable and not isinstance(array.base, np.ndarray)
+        self.stamp += 1
+
+
+def binding(tensor: Any) -> Binding:
+    """The books on a tensor's memory; opened if there are none."""
+    try:
+        return binding_slot.__get__(tensor)
+    except AttributeError:
+        made = Binding()
+        binding_slot.__set__(tensor, made)
+        return made
+
+
+def make_own(tensor: Any, books: Binding) -> None:
+    """Give a tensor memory that nobody else can see, with the same numbers in it."""
+    old = tensor._array
+    array = fresh(old.shape, old.dtype)
+    array[...] = old
+    tensor._array = array
+    books.look(array)
+
+
+def _alone() -> int:
+    """What `getrefcount(tensor._array)` says if only the tensor and its books hold the array."""
+
+    class Holder:
+        __slots__ = ("_array",)
+        _array: Any
+
+    tensor, books = Holder(), Binding()
+    tensor._array = fresh((1,), np.uint8)
+    books.look(tensor._array)
+    return getrefcount(tensor._array)
+
+
+ALONE = _alone()
+
+
+class InNumPy:
+    """Runs a graph operation by operation, on fresh arrays.
+
+    Attributes:
+        in_place: whether states are written over where they lie.
+        wants_arrays: whether a call needs the arrays, not their addresses alone.
+        numbers: by the input's position, the numbers among the inputs as arrays.
+    """
+
+    in_place = False
+    wants_arrays = True
+
+    def __init__(self, graph: ir.Graph):
+        self.graph = graph
+        self.numbers: dict[int, Array] = {}
+
+    def point(self, i: int, address: Any) -> None:
+        """Let input i lie at an address."""
+
+    def set_number(self, i: int, value: Any, dtype: Any) -> None:
+        """Let input i be a number."""
+        self.numbers[i] = np.asarray(value, dtype=dtype)
+
+    def __call__(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """All outputs."""
+        return ir.evaluate(self.graph, arrays)
+
+
+class _Pool:
+    """Memory for an output that belongs to the caller, used again when the caller has let it go."""
+
+    __slots__ = ("arrays", "dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.arrays: list[Array] = []
+
+    def take(self) -> Array:
+        arrays = self.arrays
+        for n in range(len(arrays)):
+            if getrefcount(arrays[n]) == FREE:
+                return arrays[n]
+        array = fresh(self.shape, self.dtype)
+        if len(arrays) < LARGEST_POOL:
+            arrays.append(array)
+        return array
+
+
+LARGEST_POOL = 2
+
+
+def _free() -> int:
+    arrays = [fresh((1,), np.uint8)]
+    return getrefcount(arrays[0])
+
+
+FREE = _free()
+
+
+class Native:
+    """Runs a program in the tensors' own memory; attributes as `InNumPy`."""
+
+    in_place = True
+
+    def __init__(self, graph: ir.Graph, program: Any):
+        tables = program.tables
+        self.graph, self.program = graph, program
+        self.numbers: dict[int, Array] = {}
+        self.wants_arrays = bool(program._hosts)  # where Python takes part
+        self._slots = [place.slot for place in tables.inputs]
+        self._table, self._bound, self._call = program._table, program._bound, program.call
+        self._results: list[Any] = [None] * len(tables.outputs)
+        self._pools = [
+            (n, place.slot, _Pool(place.shape, place.dtype))
+            for n, place in enumerate(tables.outputs)
+            if n not in graph.updates
+        ]
+
+    def point(self, i: int, address: Any) -> None:
+        self._table[self._slots[i]] = address
+
+    def set_number(self, i: int, value: Any, dtype: Any) -> None:
+        buffer = self.numbers.get(i)
+        if buffer is None:
+            buffer = self.numbers[i] = np.zeros((), dtype)
+            self.point(i, address_of(buffer))
+        buffer[()] = value
+
+    def __call__(self, arrays: Sequence[Array] | None) -> Sequence[Array]:
+        results, table = self._results, self._table
+        for n, slot, pool in self._pools:
+            results[n] = array = pool.take()
+            table[slot] = address_of(array)
+        try:
+            if arrays is None:
+                self._call()
+            else:
+                self._call_with(arrays)
+            return list(results)
+        finally:
+            for n, _, _ in self._pools:
+                results[n] = None
+
+    def _call_with(self, arrays: Sequence[Array]) -> None:
+        bound, results = self._bound, self._results
+        for slot, array in zip(self._slots, arrays, strict=True):
+            bound[slot] = array
+        for n, slot, _ in self._pools:
+            bound[slot] = results[n]
+        try:
+            self._call()
+        finally:
+            for slot in (*self._slots, *[slot for _, slot, _ in self._pools]):
+                bound[slot] = None
