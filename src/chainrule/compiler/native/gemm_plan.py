@@ -216,6 +216,7 @@ def suits_dots(target: Target, p: Product) -> bool:
         return False
     # Adding up across lanes costs each number of C what five steps of k cost a panel's packing.
     few = p.rows == 1 or p.rows * (5 + p.depth / 400) <= p.depth
+    few = few and p.rows * p.depth * itemsize(p.type) <= caches.second() // 2
     return few and p.a[1] == 1 and p.b[0] == 1 and p.b[1] != 1
 
 
