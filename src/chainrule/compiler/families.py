@@ -46,7 +46,7 @@ class Family:
 
 
 class Products(Family):
-    """Matrix products, of views of any strides."""
+    """Matrix products of views of any strides, and arithmetic on each element of the result."""
 
     fuses = True
 
@@ -56,10 +56,13 @@ class Products(Family):
     def reads(self, value: Value, base: Value) -> bool:
         return is_view(value, base)
 
+    def takes(self, group: Any, op: Op) -> bool:
+        return op.output.shape == group.shape and (op.name not in views.MOVEMENTS | {"pad", "concat"})
+
     def lower(
         self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
     ) -> list[Kernel]:
-        return matmul.lower(ops, outputs, target)
+        return matmul.lower(ops, outputs, target, graph.constants)
 
 
 class Convolutions(Family):
