@@ -8,12 +8,15 @@ paragraph: what was passed, what was expected, where, and the fix.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 
 class ChainruleError(Exception):
@@ -165,6 +168,17 @@ def require(module: str, *, extra: str, purpose: str = "") -> ModuleType:
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
+
+
+@functools.cache
+def _room(filename: str) -> str:
+    """Whose a file is: "ours", "passed by" (NumPy, the import machinery), or "the user's"."""
+    path = os.path.abspath(filename)
+    if path.startswith(_PACKAGE):
+        return "ours"
+    passed = filename.startswith("<frozen") or path.startswith(_NUMPY)
+    return "passed by" if passed else "the user's"
 
 
 def users_line() -> str | None:
@@ -175,10 +189,10 @@ def users_line() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        ours = os.path.abspath(filename).startswith(_PACKAGE)
-        if ours and frame.f_globals.get("__name__", "").startswith("chainrule.cli"):
+        room = _room(filename)
+        if room == "ours" and frame.f_globals.get("__name__", "").startswith("chainrule.cli"):
             return None
-        if not ours and not filename.startswith("<frozen"):
+        if room == "the user's":
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None

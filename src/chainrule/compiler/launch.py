@@ -129,6 +129,10 @@ class InNumPy:
         """All outputs."""
         return ir.evaluate(self.graph, arrays)
 
+    def on(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """All outputs, for inputs of which nothing was told before."""
+        return ir.evaluate(self.graph, arrays)
+
 
 class _Pool:
     """Memory for an output that belongs to the caller, used again when the caller has let it go."""
@@ -204,6 +208,9 @@ class Native:
         finally:
             for n, _, _ in self._pools:
                 results[n] = None
+
+    def on(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        return self.program.run(arrays)
 
     def _call_with(self, arrays: Sequence[Array]) -> None:
         bound, results = self._bound, self._results

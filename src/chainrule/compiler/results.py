@@ -7,11 +7,12 @@ where a call has to put it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainrule.compiler import ir
-from chainrule.compiler.numbers import Number, NumberDict
+from chainrule.compiler.boundary import WayBack, carries_gradient, is_spent, spent_node
+from chainrule.compiler.numbers import Number
 from chainrule.compiler.signature import take_apart
 from chainrule.compiler.trace import ABSENT, Outside, Tracer, position_of
 from chainrule.errors import TraceError
@@ -56,12 +57,23 @@ class Results:
         self.updates: dict[int, int] = {}
         self.wanted: set[int] = set()
         books = list(tracer.outside.values())
+        self.connected: list[Any] = []  # what was returned and can be differentiated
         self.leaves, self.build = self._take_apart(returned)
+        self.back = WayBack(tracer, self.connected) if self.connected else None
         self.assigned = [self._assigned(b) for b in books if self._has_changed(b)]
         self.gradients = [g for b in books if (g := self._gradient(b)) is not None]
         self.entries = [
             (numbers, key, *self._kind(value)) for numbers, key, value in tracer.written.values()
         ]
+        self.saved = [] if self.back is None else [self._saved(v) for v in self.back.saved]
+
+    def _saved(self, value: ir.Value) -> tuple[str, int]:
+        """Where a call finds a value for the way back: an input that stays, or another output."""
+        inputs = self.tracer.graph.inputs
+        if value in inputs and inputs.index(value) not in self.updates.values():
+            return "input", inputs.index(value)
+        self.outputs.append(value)
+        return "output", len(self.outputs) - 1
 
     def _output(self, array: Any) -> int:
         self.outputs.append(self.tracer.value(array))
@@ -78,7 +90,13 @@ class Results:
             books = self.tracer.outside.get(id(value))
             if books is not None:
                 return "tensor", finder(books)
-            return "output", self._output(value._array)
+            position = self._output(value._array)
+            if not carries_gradient(value):
+                return "output", position
+            if is_spent(value):
+                return "spent", position
+            self.connected.append(value)
+            return "connected", (position, len(self.connected) - 1)
         if (position := position_of(value)) is not None:
             self.wanted.add(position)
             return "number", position
@@ -119,10 +137,16 @@ class Results:
         return self._output(grad._array), finder(books)
 
 
-def made(kind: str, what: Any, outputs: Sequence[Array], numbers: Any, tensors: Any) -> Any:
-    """A value of a call; see `Results._kind`."""
+def made(
+    kind: str, what: Any, outputs: Sequence[Array], numbers: Any, tensors: Any, node: Any = None
+) -> Any:
+    """A value of a call; see `Results._kind`. `node` is where its gradient goes."""
     if kind == "output":
         return make(outputs[what])
+    if kind == "spent":
+        return make(outputs[what], SPENT)
+    if kind == "connected":
+        return make(outputs[what[0]], node, what[1])
     if kind == "number":
         return numbers[what]
     if kind == "numbers":
@@ -130,12 +154,5 @@ def made(kind: str, what: Any, outputs: Sequence[Array], numbers: Any, tensors: 
     return what(tensors) if kind == "tensor" else what
 
 
-Entries = list[tuple[NumberDict, Any, str, Any]]
-
-
-def made_leaves(
-    leaves: Sequence[tuple[str, Any]], outputs: Sequence[Array], numbers: Any, tensors: Any
-) -> Iterator[Any]:
-    """The leaves of what a call returns."""
-    for kind, what in leaves:
-        yield made(kind, what, outputs, numbers, tensors)
+SPENT = spent_node()
+"""The node of all results whose graph was used up inside the function."""

@@ -16,11 +16,12 @@ from typing import Any
 
 from chainrule.compiler import ir
 from chainrule.compiler.body import needed
+from chainrule.compiler.boundary import Call
 from chainrule.compiler.guards import Object, same
 from chainrule.compiler.launch import ALONE, Binding, InNumPy, Native, binding, make_own
-from chainrule.compiler.results import Results, finder, made, made_leaves
+from chainrule.compiler.results import SPENT, Results, finder, made
 from chainrule.compiler.trace import Outside, Tracer
-from chainrule.graph import Array, Deferred, Leaf, Value, make, structure
+from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, structure
 
 Backend = Callable[[ir.Graph], InNumPy | Native]
 
@@ -91,6 +92,9 @@ class Version:
         self._entries = results.entries
         self._leaves, self._build = results.leaves, results.build
         self._single = _is_one_tensor(results)
+        self._back, self._saved = results.back, results.saved
+        self._backend = backend
+        self._sources = [] if self._back is None else [finder(b) for b in self._back.books]
         self._take_books(tracer, set(results.updates.values()))
         self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
         self._items = list(tracer.items.values())
@@ -240,10 +244,36 @@ class Version:
         """Run the program, and leave the world as the function would have left it."""
         launch = self.launch
         kept = self._prepare(leaves) if launch.in_place else None
-        arrays = self._arrays(leaves) if launch.wants_arrays else None
-        outputs = launch(arrays)  # type: ignore[arg-type]
+        arrays = None
+        if launch.wants_arrays or self._back is not None:
+            arrays = self._arrays(leaves)
+        outputs = launch(arrays if launch.wants_arrays else None)  # type: ignore[arg-type]
+        node = None if arrays is None else self._node(leaves, arrays, outputs)
         del kept, arrays
-        return self._finish(leaves, outputs)
+        return self._finish(leaves, outputs, node)
+
+    def _node(
+        self, leaves: Sequence[Any], arrays: Sequence[Array], outputs: Sequence[Array]
+    ) -> Node | None:
+        """The node of the eager graph that this call is; None if it has no derivative."""
+        back = self._back
+        if back is None:
+            return None
+        tensors = [find(leaves) for find in self._sources]
+        saved = [outputs[i] if kind == "output" else arrays[i] for kind, i in self._saved]
+        places = {x: i for i, x in enumerate(self.graph.inputs)}
+        replaced = set(self.graph.updates.values())
+        inputs = {x: make(arrays[i]) for x, i in places.items() if i not in replaced}
+        for books, tensor in zip(back.books, tensors, strict=True):
+            assert books.input is not None
+            if places[books.input.value] not in replaced:
+                inputs[books.input.value] = make(tensor._array, tensor._node, tensor._slot)
+        call = Call(self.graph.name, back, self._backend, saved, inputs)
+        results = tuple(outputs[self._position(value)] for value in back.outputs)
+        return Node(call, {}, tuple(tensors), results)
+
+    def _position(self, value: ir.Value) -> int:
+        return self.graph.outputs.index(value)
 
     def _prepare(self, leaves: Sequence[Any]) -> list[Any]:
         """Let the program know where everything lies; what is returned must live until it ran."""
@@ -262,7 +292,9 @@ class Version:
         self._set_numbers()
         return kept
 
-    def _finish(self, leaves: Sequence[Any], outputs: Sequence[Array]) -> Any:
+    def _finish(
+        self, leaves: Sequence[Any], outputs: Sequence[Array], node: Node | None
+    ) -> Any:
         in_place, updates = self.launch.in_place, self.graph.updates
         numbers = self.numbers.values
         found = [
@@ -271,11 +303,13 @@ class Version:
             if not in_place or position not in updates
         ]
         gradients = [(find(leaves), position) for position, find in self._gradients]
-        result = (
-            make(outputs[self._single])
-            if self._single is not None
-            else self._build(made_leaves(self._leaves, outputs, numbers, leaves))
-        )
+        if self._single is not None:
+            kind, what = self._single
+            result = make(outputs[what], SPENT if kind == "spent" else None)
+        else:
+            result = self._build(
+                iter([made(kind, what, outputs, numbers, leaves, node) for kind, what in self._leaves])
+            )
         for tensor, array in found:
             tensor._array = array
         for tensor, position in gradients:
@@ -285,14 +319,14 @@ class Version:
         return result
 
 
-def _is_one_tensor(results: Results) -> int | None:
-    """The output that is all that the function returns, if it returns one tensor."""
-    if len(results.leaves) != 1 or results.leaves[0][0] != "output":
+def _is_one_tensor(results: Results) -> tuple[str, int] | None:
+    """The leaf that is all that the function returns, if it returns one tensor without a graph."""
+    if len(results.leaves) != 1 or results.leaves[0][0] not in ("output", "spent"):
         return None
-    return results.leaves[0][1] if results.build(iter([ABOUT])) is ABOUT else None
+    return results.leaves[0] if results.build(iter([MARK])) is MARK else None
 
 
-ABOUT: Any = object()
+MARK: Any = object()
 
 
 def _is_argument(books: Outside) -> bool:

@@ -54,7 +54,8 @@ class Traced:
         self._refuse()
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        made = f" (made at {self.line})" if self.line else ""
+        here = users_line()
+        made = f" (made at {self.line})" if self.line not in (None, here) else ""
         if self.tracer.active:
             error = TraceError(
                 f"Python asks for the numbers of a tensor{made} while the function that computes "
@@ -71,7 +72,7 @@ class Traced:
                 "tensor from the function, or assign to a tensor that exists before the call: "
                 "with cr.no_grad(): kept.copy_(value)."
             )
-        error.line = users_line()
+        error.line = here
         raise error
 
     def __repr__(self) -> str:
@@ -115,11 +116,12 @@ class Outside:
         self.input: Traced | None = None
         self.position = -1
         self.array: Any = ABSENT
-        self.node = node_slot.__get__(tensor)
-        self.index = index_slot.__get__(tensor)
-        self.cut = isinstance(self.node, Node)
-        if self.cut:
-            self.node, self.index = Leaf(tensor), 0
+        node = node_slot.__get__(tensor)
+        self.cut = isinstance(node, Node)
+        self.node: Any = None if node is None else Leaf(tensor)
+        self.index = 0
+        if isinstance(node, Leaf):
+            self.node.hooks = node.hooks
         self.grad: Any = ABSENT
         self.had_grad: bool | None = None
         self.needs_gradient = self.node is not None
@@ -318,6 +320,14 @@ class Tracer:
         if books is None:
             grad_slot.__set__(tensor, grad)
             return
+        if books.cut and grad is not None:
+            error = TraceError(
+                "backward() inside a compiled function reached a tensor that was computed outside "
+                "of it, and cannot go on there. Compute that tensor inside, detach it, or call "
+                "backward() outside, on what the function returns."
+            )
+            error.line = users_line()
+            raise error
         books.grad = grad
 
     # --- numbers ----------------------------------------------------------------------------------
