@@ -57,7 +57,7 @@ class Plan:
 
     def buffers_of(self, kernel: Kernel) -> dict[Value, Buffer]:
         """The buffers that a kernel may use: others may hold nothing yet, or something else."""
-        return {value: self.buffers[value] for value in (*kernel.reads, *kernel.writes)}
+        return {value: self.buffers[value] for value in (*kernel.reads, *kernel.writes, *kernel.looks)}
 
     def __str__(self) -> str:
         lines = []

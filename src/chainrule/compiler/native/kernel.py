@@ -64,6 +64,7 @@ class Kernel(ABC):
     Attributes:
         ops: the operations that it computes.
         reads, writes: the values that it reads from buffers, and those that it writes.
+        looks: values whose buffers it must know beside those, though not what is in them.
         units: how many units of work there are.
         scratch: bytes of memory that each thread needs for itself, aligned to 64.
         flops: floating-point operations in all.
@@ -73,6 +74,7 @@ class Kernel(ABC):
     ops: Sequence[Op]
     reads: Sequence[Value]
     writes: Sequence[Value]
+    looks: Sequence[Value] = ()
     units: int = 1
     scratch: int = 0
 

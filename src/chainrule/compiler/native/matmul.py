@@ -211,6 +211,7 @@ class PackKernel(Kernel):
         size = copies * packed_size(at.product, self.lanes)
         self.output = Value(Spec((size,), self.op.output.dtype))
         self.reads, self.writes = leaves(ops, self.op.inputs[1:]), [self.output]
+        self.looks = leaves(ops, self.op.inputs)
         self.units = copies * self.plan.across.count
 
     def packed(self, at: Layout) -> Operand:
