@@ -1,11 +1,10 @@
 """One product, C = A @ B with any strides, as loops over register tiles.
 
-A *unit* of work is some row tiles by some panels of C. For each block of the depth it copies its
-rows of A if their strides call for it, and for each panel it packs B if that pays; then every row
-tile of the unit runs over the panel while it lies in the first- or second-level cache:
+A *unit* of work is some row tiles by some panels of C. Every row tile of the unit runs over a panel
+of B while it lies in the first- or second-level cache:
 
     for block of k:
-        copy the unit's rows of A           # padded strides
+        pack the unit's rows of A           # if their strides call for it
         for panel of the unit's columns:
             pack B                          # or read where it lies, or packed by a kernel before
             for tile of the unit's rows:
@@ -39,17 +38,8 @@ from chainrule.compiler.native.microkernel import (
     write,
     zeros,
 )
-from chainrule.compiler.native.packing import (
-    Panel,
-    copied_bytes,
-    copied_strides,
-    emit_copy,
-    emit_pack,
-)
+from chainrule.compiler.native.packing import Panel, emit_pack
 from chainrule.compiler.native.text import Function, Int, Module, Reg
-
-FAR = 128
-"""From this depth on, lines of C are asked for before they are needed."""
 
 
 def pack_panel(f: Function, p: Product, plan: Plan, panel: Reg, pointers: tuple[Reg, Reg]) -> None:
@@ -86,10 +76,9 @@ class Gemm:
         self.lanes = lanes_in(module.target, product.type)
         self.size = itemsize(product.type)
         self.blocked = product.depth > plan.block
-        self.a_steps = product.a
-        if plan.copy:
-            copied = copied_strides(*product.a, self._unit_rows, plan.block, product.type)
-            self.a_steps = (copied.row_step, copied.depth_step)
+        # A tile's rows of a copied A lie side by side, in as many vectors as hold them.
+        self.a_vectors = math.ceil(plan.down.size / self.lanes)
+        self.a_steps = (1, self.a_vectors * self.lanes) if plan.copy else product.a
         self.spills = finish is not None and (self.blocked or not self._in_registers)
         self.c_steps = product.c
         if self.spills:
@@ -120,13 +109,12 @@ class Gemm:
 
     @property
     def _parts(self) -> tuple[int, int, int]:
-        p = self.product
         panel = copy = sums = 0
         if self.plan.pack == "unit":
             rows = math.ceil(self.plan.block / self.lanes) * self.lanes
             panel = rows * self.plan.across.size * self.lanes * self.size
         if self.plan.copy:
-            copy = copied_bytes(*p.a, self._unit_rows, self.plan.block, p.type)
+            copy = self.plan.tiles * self.plan.block * self.a_steps[1] * self.size
         if self.spills:
             sums = math.prod(self._sums_shape) * self.size
         return tuple(math.ceil(x / 64) * 64 for x in (panel, copy, sums))  # type: ignore[return-value]
@@ -157,11 +145,6 @@ class Gemm:
         outer = Tile.dense(f.target, p.type, high, wide, self.a_steps[0], last)
         inner = outer if plan.pack == "none" else replace(outer, last=self.lanes)
         start = self._start(f, outer) if self.blocked else None
-        if self.finish is None and self.c_steps[1] == 1 and plan.block >= FAR:
-            for i in range(high):
-                for j in range(wide):
-                    index = f.add(f.mul(i, self.c_steps[0]), j * self.lanes)
-                    _prefetch(f, f.at(f.arg("c"), index, p.type))
         level = Level(f.arg("depth") if depth is None else depth, self.a_steps[1], b_step)
         sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start)
         self._end(f, outer, sums)
@@ -257,12 +240,6 @@ def share(f: Function, count: int, number: Int, parts: int) -> tuple[Reg, Reg]:
     )
 
 
-def _prefetch(f: Function, address: Reg) -> None:
-    """Ask for a line of memory that will be written."""
-    f.module.declare("llvm.prefetch.p0", "void", ["ptr", *["i32 immarg"] * 3])
-    f.do(f"call void @llvm.prefetch.p0({address}, i32 1, i32 3, i32 1)")
-
-
 class _Run:
     """The loops of one unit over one block of the depth, being written."""
 
@@ -292,15 +269,33 @@ class _Run:
         self.column0 = f.mul(start_of(f, plan.across, self.panels[0]), gemm.lanes)
         a = f.at(self.a, f.mul(self.k, p.a[1]), p.type)
         if plan.copy:
-            to = copied_strides(*p.a, gemm._unit_rows, plan.block, p.type)
-            name = emit_copy(gemm.module, p.type, p.a, to)
-            rows = f.sub(start_of(f, plan.down, self.tiles[1]), self.row0)
-            source = f.at(a, f.mul(self.row0, p.a[0]), p.type)
-            f.run(name, source, self.copy, rows, f.add(depth, 0))
+            self._copy(a, depth)
         for number, stop, wide, last in panels_of(p, plan.across, gemm.lanes):
             lower = f.smax(self.panels[0], number)
             with f.loop(lower, f.smin(self.panels[1], stop)) as panel:
                 self._panel(panel.index, wide, last, a, depth)
+
+    def _copy(self, a: Reg, depth: Int) -> None:
+        """Pack each tile's rows of A, as a panel of A^T."""
+        f, gemm = self.f, self.gemm
+        p, plan = gemm.product, gemm.plan
+        for number, stop, high in classes(plan.down):
+            whole = p.depth % gemm.lanes == 0
+            name = emit_pack(
+                gemm.module, Panel(p.type, p.a[1], p.a[0], high, gemm.a_vectors, whole)
+            )
+            lower = f.smax(self.tiles[0], number)
+            with f.loop(lower, f.smin(self.tiles[1], stop)) as tile:
+                row = start_of(f, plan.down, tile.index)
+                source = f.at(a, f.mul(row, p.a[0]), p.type)
+                f.run(name, source, self._copied(tile.index), f.add(depth, 0))
+
+    def _copied(self, tile: Reg) -> Reg:
+        """Where the copy of a tile's rows lies."""
+        f, gemm = self.f, self.gemm
+        room = gemm.plan.block * gemm.a_steps[1]
+        inside = f.sub(tile, self.tiles[0])
+        return f.at(self.copy, f.mul(inside, room), gemm.product.type)
 
     def _panel(self, panel: Reg, wide: int, last: int, a: Reg, depth: Int) -> None:
         f, gemm = self.f, self.gemm
@@ -322,18 +317,20 @@ class _Run:
             name = gemm._tile(high, wide, last)
             lower = f.smax(self.tiles[0], number)
             with f.loop(lower, f.smin(self.tiles[1], stop)) as tile:
-                self._run_tile(name, start_of(f, plan.down, tile.index), column, a, b, depth)
+                self._run_tile(name, tile.index, column, a, b, depth)
 
-    def _run_tile(self, name: str, row: Reg, column: Reg, a: Reg, b: Reg, depth: Int) -> None:
+    def _run_tile(self, name: str, tile: Reg, column: Reg, a: Reg, b: Reg, depth: Int) -> None:
         f, gemm = self.f, self.gemm
         p = gemm.product
-        inside = f.sub(row, self.row0)
+        row = start_of(f, gemm.plan.down, tile)
         if gemm.plan.copy:
-            a = f.at(self.copy, f.mul(inside, gemm.a_steps[0]), p.type)
+            a = self._copied(tile)
         else:
             a = f.at(a, f.mul(row, p.a[0]), p.type)
         if gemm.spills and gemm.blocked:
-            index = f.add(f.mul(inside, gemm.c_steps[0]), f.sub(column, self.column0))
+            index = f.add(
+                f.mul(f.sub(row, self.row0), gemm.c_steps[0]), f.sub(column, self.column0)
+            )
             c = f.at(self.sums, index, p.type)
         elif gemm.finish is not None:
             c = self.sums

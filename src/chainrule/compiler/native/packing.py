@@ -6,7 +6,8 @@ copied; where its columns are (`x @ W^T` with weights kept as (out, in)), a few 
 transposed in registers; any other strides go element by element.
 
 A is read number by number in whatever order it lies, but rows a multiple of a page apart fall on
-each other in the first-level cache; `copy_block` copies a block of it with padded strides.
+each other in the first-level cache, and rows along k take a whole line of it for a few numbers;
+then a tile's rows are packed as well, as a panel of A^T.
 """
 
 from __future__ import annotations
@@ -165,66 +166,3 @@ def _interleave(f: Function, x: Reg, y: Reg, run: int, part: int) -> tuple[Reg, 
             for i in range(first, first + part // 2, run):
                 halves[half] += [*range(i, i + run), *range(lanes + i, lanes + i + run)]
     return f.shuffle(x, y, halves[0]), f.shuffle(x, y, halves[1])
-
-
-class Block(NamedTuple):
-    """A block of A in memory: the pointer to its first number and its strides (elements)."""
-
-    pointer: Reg
-    row_step: int
-    depth_step: int
-
-
-def padded(length: int, type: str) -> int:
-    """A stride of at least `length` that is no multiple of a large power of two."""
-    unit = 64 // itemsize(type)
-    whole = -(-length // unit) * unit
-    return whole + unit if whole % (4 * unit) == 0 else whole
-
-
-def copied_strides(row_step: int, depth_step: int, rows: int, depth: int, type: str) -> Block:
-    """The strides that `copy_block` gives a copy of at most `rows` by `depth` numbers."""
-    nowhere = Reg("null", "ptr")
-    if depth_step != 1 and row_step == 1:
-        return Block(nowhere, 1, padded(rows, type))
-    return Block(nowhere, padded(depth, type), 1)
-
-
-def copied_bytes(row_step: int, depth_step: int, rows: int, depth: int, type: str) -> int:
-    """How much memory the copy takes."""
-    block = copied_strides(row_step, depth_step, rows, depth, type)
-    return max(block.row_step * rows, block.depth_step * depth) * itemsize(type)
-
-
-def emit_copy(module: Module, type: str, source: tuple[int, int], to: Block) -> str:
-    """Write `void @...(ptr %from, ptr %to, i64 %rows, i64 %depth)`, which copies a block; its name.
-
-    Arguments:
-        source: the strides of A by row and by depth.
-        to: those of the copy, from `copied_strides`.
-    """
-    name, new = module.shared("copy", (type, source, to))
-    if not new:
-        return name
-    f = Function(module, name, "ptr noalias %from, ptr noalias %to, i64 %rows, i64 %depth")
-    outer, inner = ("depth", "rows") if to.row_step == 1 else ("rows", "depth")
-    step = source if outer == "rows" else source[::-1]
-    far = to.row_step if outer == "rows" else to.depth_step
-    with f.loop(0, f.arg(outer)) as i:
-        origin = f.at(f.arg("from"), f.mul(i.index, step[0]), type)
-        target = f.at(f.arg("to"), f.mul(i.index, far), type)
-        _copy_run(f, origin, target, f.arg(inner), step[1], type)
-    return f.finish()
-
-
-def _copy_run(f: Function, source: Reg, to: Reg, count: Reg, step: int, type: str) -> None:
-    start: Int = 0
-    if step == 1:
-        lanes = lanes_in(f.target, type)
-        start = f.sub(count, f.urem(count, lanes))
-        with f.loop(0, start, lanes) as i:
-            x = f.load(f.at(source, i.index, type), vector(type, lanes))
-            f.store(x, f.at(to, i.index, type))
-    with f.loop(start, count) as i:
-        x = f.load(f.at(source, f.mul(i.index, step), type), type)
-        f.store(x, f.at(to, i.index, type))
