@@ -130,6 +130,7 @@ class MatmulKernel(Kernel):
         self.op = product_of(ops)
         self.constants = constants or {}
         self.operands = leaves(ops, self.op.inputs if pack is None else self.op.inputs[:1])
+        self.looks = leaves(ops, self.op.inputs)
         self._settle(expected(ops))
         reads = [*self.operands, *(self.finish.reads if self.finish is not None else ())]
         if pack is not None:
