@@ -129,7 +129,8 @@ class MatmulKernel(Kernel):
         self.target, self.pack = target, pack
         self.op = product_of(ops)
         self.constants = constants or {}
-        self.operands = leaves(ops, self.op.inputs if pack is None else self.op.inputs[:1])
+        self.looks = leaves(ops, self.op.inputs)
+        self.operands = self.looks if pack is None else leaves(ops, self.op.inputs[:1])
         self.looks = leaves(ops, self.op.inputs)
         self._settle(expected(ops))
         reads = [*self.operands, *(self.finish.reads if self.finish is not None else ())]
