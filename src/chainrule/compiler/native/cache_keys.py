@@ -25,6 +25,9 @@ from chainrule.compiler.native.target import Target
 from chainrule.errors import require
 from chainrule.graph import Array, Primitive
 
+SPEECH = ("refuse",)
+"""Parameters that only say how an error is worded; the graph at hand is asked for those."""
+
 
 class NotKept(Exception):
     """Something that has no lasting name: a program with it is not kept on disk."""
@@ -125,7 +128,7 @@ def describe(graph: Graph) -> list[Any]:
     for op in graph.ops:
         if known.get(op.name) is not op.primitive:
             raise NotKept(f"the operation {op.name!r}")
-        params = {name: encode(x) for name, x in sorted(op.params.items())}
+        params = {name: encode(x) for name, x in sorted(op.params.items()) if name not in SPEECH}
         ops.append([op.name, [number[x] for x in op.inputs], params, [spec(z) for z in op.outputs]])
     outputs = [number[z] for z in graph.outputs]
     return [inputs, constants, ops, outputs, sorted(graph.updates.items())]

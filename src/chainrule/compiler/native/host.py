@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from chainrule.compiler.native.kernel import Buffer, Buffers, Kernel
 from chainrule.compiler.native.text import Module
 from chainrule.compiler.native.views import resolve
 from chainrule.errors import ChainruleError
+from chainrule.graph import Primitive
 
 
 class HostKernel(Kernel):
@@ -35,20 +36,31 @@ class HostKernel(Kernel):
         (op,) = self.ops
         inputs = [view_of(x, buffers) for x in op.inputs]
         outputs = [buffers[z] for z in op.outputs]
-        evaluate = np.errstate(all="ignore")(op.primitive.evaluate)
+        return calling(op.primitive, op.params, inputs, outputs, op.line)
 
-        def run(program: Any) -> None:
-            try:
-                result = evaluate(*[program.view(x) for x in inputs], **op.params)
-            except ChainruleError as error:
-                if error.line is None:
-                    error.line = op.line
-                raise
-            results = result if isinstance(result, tuple) else (result,)
-            for buffer, array in zip(outputs, results, strict=True):
-                program.view(buffer)[...] = array
 
-        return run
+def calling(
+    primitive: Primitive,
+    params: Mapping[str, Any],
+    inputs: Sequence[Buffer],
+    outputs: Sequence[Buffer],
+    line: str | None,
+) -> Callable[[Any], None]:
+    """A function of a program that evaluates a primitive on its buffers."""
+    evaluate = np.errstate(all="ignore")(primitive.evaluate)
+
+    def run(program: Any) -> None:
+        try:
+            result = evaluate(*[program.view(x) for x in inputs], **params)
+        except ChainruleError as error:
+            if error.line is None:
+                error.line = line
+            raise
+        results = result if isinstance(result, tuple) else (result,)
+        for buffer, array in zip(outputs, results, strict=True):
+            program.view(buffer)[...] = array
+
+    return run
 
 
 def view_of(value: Value, buffers: Buffers) -> Buffer:

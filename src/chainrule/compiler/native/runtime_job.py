@@ -26,7 +26,7 @@ ALONE = 30_000
 """A job that costs less runs on one thread."""
 SHARE = 15_000
 """A job gets another thread for each so much that it costs."""
-WAKE = 60_000
+WAKE = 120_000
 """A job that costs less does not wake threads that have parked: it would be over too soon."""
 SERIAL = 3_000
 """A phase that costs less runs on one thread while the others wait for the next one."""
