@@ -1,8 +1,8 @@
 """Sliding windows: their sum, its adjoint, and where their maximum stands.
 
 Average pooling is a window sum divided; max pooling takes what `window_argmax` points at, and its
-derivative goes back to where that was. Windows may run past the input on the high side (ceil mode): what lies
-outside counts as nothing.
+derivative goes back to where that was. Windows may run past the input on the high side (ceil mode):
+what lies outside counts as nothing.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def test_windows(case: str, target: str, dtype: str, last: bool) -> None:
         np.testing.assert_array_equal(found[op.output], expected)
 
     x = draw(shape, dtype)
-    check(Op(pooling.window_argmax, [value(x)], {"out": out, **how}), x, maxima(x, out, pairs))
+    index = maxima(x, out, pairs)
+    check(Op(pooling.window_argmax, [value(x)], {"out": out, **how}), x, index)
     x = np.nan_to_num(x, nan=3, neginf=-5)
     y = draw((*shape[:2], *out), "int8").astype(dtype)
     total, spread = np.zeros_like(y), np.zeros_like(x)
@@ -94,3 +95,46 @@ def test_windows(case: str, target: str, dtype: str, last: bool) -> None:
         spread[(..., *q)] += y[(..., *p)]
     check(Op(pooling.window_sum, [value(x)], {"out": out, **how}), x, total)
     check(Op(pooling.window_spread, [value(y)], {"spatial": shape[2:], **how}), y, spread)
+
+
+@pytest.mark.parametrize("last", (False, True), ids=("planes", "channels_last"))
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_maxima_and_their_gradients(case: str, target: str, dtype: str, last: bool) -> None:
+    shape, kernel, stride, padding, dilation, more = CASES[case]
+    how = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    out, pairs = places(shape[2:], kernel, stride, padding, dilation, more)
+    x = draw(shape, dtype)
+    index = maxima(x, out, pairs)
+    flat = np.maximum(index, 0).reshape(*shape[:2], -1)
+    taken = np.take_along_axis(x.reshape(*shape[:2], -1), flat, axis=2).reshape(index.shape)
+    a, b = value(x), value(index)
+
+    def run(kernels: Any, arrays: Any, values: Any) -> Any:
+        strides = {v: channels_last(v.shape) for v in values} if last else {}
+        return run_kernels(kernels, arrays, strides, host(target))
+
+    take = Op(pooling.window_take, [a, b], how)
+    found = run(pool.kernels(take), {a: x, b: index}, [a, b, take.output])
+    np.testing.assert_array_equal(found[take.output], taken)
+
+    y = np.random.default_rng(5).integers(-9, 9, index.shape).astype(dtype)
+    y[index < 0] = 0
+    c = value(y)
+    route = Op(pooling.window_route, [c, b], {"spatial": shape[2:], **how})
+    dx = np.zeros((*shape[:2], np.prod(shape[2:])), dtype)
+    for n, k in product(*map(range, shape[:2])):
+        np.add.at(dx[n, k], flat[n, k], y[n, k].reshape(-1))
+    found = run(pool.kernels(route), {c: y, b: index}, [c, b, route.output])
+    np.testing.assert_array_equal(found[route.output], dx.reshape(shape))
+
+    if (index >= 0).all():
+        argmax = Op(pooling.window_argmax, [a], {"out": out, **how})
+        take = Op(pooling.window_take, [a, argmax.output], how)
+        assert pool.is_pair(argmax, take)
+        found = run(pool.pair(argmax, take), {a: x}, [a, argmax.output, take.output])
+        np.testing.assert_array_equal(found[argmax.output], index)
+        np.testing.assert_array_equal(found[take.output], taken)
+        found = run(pool.pair(argmax, take, index_wanted=False), {a: x}, [a, take.output])
+        np.testing.assert_array_equal(found[take.output], taken)

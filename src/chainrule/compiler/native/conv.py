@@ -23,7 +23,6 @@ from chainrule.compiler.native.conv_emit import (
     load_lanes,
     move,
     store_lanes,
-    type_of,
     unravel,
 )
 from chainrule.compiler.native.conv_pack import PackWeights
@@ -32,7 +31,7 @@ from chainrule.compiler.native.conv_weight import partial_sums
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
 from chainrule.compiler.native.microkernel import Level, Sums, contract
 from chainrule.compiler.native.microkernel import Tile as Registers
-from chainrule.compiler.native.text import Function, Module, Reg, i64
+from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
 
 UNROLLED = 4  # up to that many input channels are written out, not looped over
 NARROW = 8  # rows with fewer outputs than that are taken from several images at once
@@ -44,11 +43,11 @@ Bases = tuple[Reg, Reg, Reg]
 
 
 class Channels(NamedTuple):
-    """`count` blocks of output channels alike, from channel `start`: vectors, and the lanes of the
+    """`blocks` blocks of output channels alike, from channel `start`: vectors, and the lanes of the
     last that exist."""
 
     start: int
-    count: int
+    blocks: int
     vectors: int
     last: int
 
@@ -146,9 +145,9 @@ class _Emitter:
                 if self.nearby:
                     self._rows(f, bases, rows, tables, self._channels())
                 for block in [] if self.nearby else self._channels():
-                    with f.loop(0, block.count, hint="channels") as number:
+                    with f.loop(0, block.blocks, hint="channels") as number:
                         there = self._block(f, bases, block, number.index)
-                        self._rows(f, there, rows, tables, [block._replace(start=0, count=1)])
+                        self._rows(f, there, rows, tables, [block._replace(start=0, blocks=1)])
         f.finish()
 
     def _channels(self) -> list[Channels]:
@@ -222,7 +221,7 @@ class _Emitter:
                 here = move(f, x, at_x, self.type), w, move(f, y, at_y, self.type)
                 for block in blocks:
                     function = self._tile(line, first, images, block.vectors, block.last)
-                    with f.loop(0, block.count, hint="channels") as channel:
+                    with f.loop(0, block.blocks, hint="channels") as channel:
                         there = self._block(f, here, block, channel.index)
                         f.run(function, *there, *ranges)
 

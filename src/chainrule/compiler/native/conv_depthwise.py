@@ -14,11 +14,11 @@ import itertools
 import math
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.native.conv_emit import flat, load_lanes, move, type_of, unravel
+from chainrule.compiler.native.conv_emit import flat, load_lanes, move, unravel
 from chainrule.compiler.native.conv_plan import Tile, forward, padded, pieces, tiles
 from chainrule.compiler.native.conv_weight import UNITS, WeightTotal
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
-from chainrule.compiler.native.text import Function, Module, Reg, i64, vector
+from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of, vector
 from chainrule.graph import Spec
 
 WIDTH = 8  # outputs of a row that are written out

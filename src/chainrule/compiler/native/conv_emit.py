@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from chainrule.compiler.native.text import Function, Int, Reg, i64, lanes_of, vector
-
-NAMES = {"float32": "float", "float64": "double"}
-
-
-def type_of(dtype: object) -> str:
-    """LLVM's name of a dtype: integers by their width, booleans as bytes."""
-    d = np.dtype(dtype)  # type: ignore[call-overload]
-    return NAMES.get(d.name) or f"i{d.itemsize * 8}"
 
 
 def unravel(f: Function, index: Int, shape: Sequence[int]) -> list[Reg]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 
 from chainrule.compiler.ir import Value
-from chainrule.compiler.native.conv_emit import flat, load_lanes, move, type_of, unravel
+from chainrule.compiler.native.conv_emit import flat, load_lanes, move, unravel
 from chainrule.compiler.native.conv_plan import padded, pieces
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
-from chainrule.compiler.native.text import Function, Module
+from chainrule.compiler.native.text import Function, Module, type_of
 from chainrule.graph import Spec
 
 

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import copy_image
-from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes, type_of, unravel
+from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes, unravel
 from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import Level, contract, read, write
 from chainrule.compiler.native.microkernel import Tile as Registers
-from chainrule.compiler.native.text import Function, Module, Reg
+from chainrule.compiler.native.text import Function, Module, Reg, type_of
 from chainrule.graph import Spec
 
 FEW = 8  # with fewer input channels tiles take several taps
