@@ -24,9 +24,9 @@ from typing import Any
 
 from chainrule.compiler.families import Family, family_of
 from chainrule.compiler.ir import Graph, Op, Value
+from chainrule.compiler.native import loops
 from chainrule.compiler.native.expressions import REDUCTIONS, Unfusable
 from chainrule.compiler.native.kernel import Kernel
-from chainrule.compiler.native.loops import LoopKernel
 from chainrule.compiler.native.loops import supports as loops_support
 from chainrule.compiler.native.target import Target
 from chainrule.graph import Shape
@@ -288,7 +288,7 @@ class Groups:
         if axes is None:
             return False
         used = tuple(a for a in axes if a is not None)
-        if value.shape == group.shape and group.reduced is None or value.size == _count(group.shape):
+        if (value.shape == group.shape and group.reduced is None) or value.size == _count(group.shape):
             everything = tuple(a for a, n in enumerate(shape) if n != 1)
             return full and used == everything and value.shape == group.shape
         if group.reduced is None:
@@ -462,9 +462,9 @@ def _lower(
             return kernels_of(group.first, None, graph)
         return group.family.lower(group.first, ops, outputs, graph, target)
     try:
-        return [LoopKernel(ops, outputs, graph.constants)]
+        return loops.kernels(ops, outputs, graph.constants)
     except Unfusable:
-        return [LoopKernel([op], op.outputs, graph.constants) for op in ops]
+        return [k for op in ops for k in loops.kernels([op], op.outputs, graph.constants)]
 
 
 def kernels_of(op: Op, target: Target | None, graph: Graph) -> list[Kernel]:
@@ -476,5 +476,5 @@ def kernels_of(op: Op, target: Target | None, graph: Graph) -> list[Kernel]:
         if family is not None:
             return family.lower(op, [op], list(op.outputs), graph, target)
         if loops_support(op):
-            return [LoopKernel([op], op.outputs, graph.constants)]
+            return loops.kernels([op], op.outputs, graph.constants)
     return [HostKernel(op)]

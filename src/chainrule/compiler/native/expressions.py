@@ -94,6 +94,8 @@ class Expressions:
         self.partials = partials or {}
         self.splits = Splits()
         self.data: list[Datum] = []  # indices read from memory
+        self.reduced: dict[Node, list[Value]] = {}  # the values that reductions give
+        self.places: dict[Node, Index] = {}  # ... and at which index
         self.reads: dict[Value, None] = {}
         self.given: dict[Value, Any] = {}
         self.rows: list[Var] | None = None  # the variables that reductions keep
@@ -220,7 +222,10 @@ class Expressions:
         over = tuple(self.inner)
         depends = operand.depends.difference(over).union((self.row,), *(f.roots() for f in index))
         data: Any = (op.name, over, inner[0] if op.name.startswith("arg") else None)
-        return self._node("reduce", op.output.dtype, (operand,), data, depends)
+        node = self._node("reduce", op.output.dtype, (operand,), data, depends)
+        self.reduced.setdefault(node, []).append(op.output)
+        self.places[node] = index
+        return node
 
     def _check_row(self, op: Op, index: Index) -> None:
         """A nest's reductions give one number for each row, and all have the same rows."""

@@ -13,7 +13,7 @@ from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel
 from chainrule.compiler.native.loops_emit import NestWriter
 from chainrule.compiler.native.loops_order import arrange
 from chainrule.compiler.native.loops_pass import RowPlan
-from chainrule.compiler.native.loops_plan import Group, Nest, reachable
+from chainrule.compiler.native.loops_plan import Group, Nest, in_blocks, reachable
 from chainrule.compiler.native.target import host
 from chainrule.compiler.native.text import Function, Module
 from chainrule.graph import Array
@@ -56,13 +56,29 @@ class LoopKernel(Kernel):
         constants: Mapping[Value, Array] | None = None,
         partials: Mapping[Value, Value] | None = None,
     ):
-        self.ops = list(ops)
-        self.writes = list(outputs)
-        self.nests = Group(self.ops, constants, partials).nests(outputs)
-        self.reads = list(dict.fromkeys(v for n in self.nests for v in n.expressions.reads))
-        self.nest_units = [self._units_of(nest) for nest in self.nests]
+        self._set(ops, outputs, Group(list(ops), constants, partials).nests(outputs))
+
+    def _set(self, ops: Collection[Op], outputs: Sequence[Value], nests: list[Nest]) -> None:
+        self.ops, self.writes, self.nests = list(ops), list(outputs), nests
+        self.reads = list(dict.fromkeys(v for n in nests for v in n.expressions.reads))
+        self.plans = [self._plan(nest) for nest in nests]
+        self.nest_units = [self._units_of(nest) for nest in nests]
         self.units = sum(self.nest_units)
-        self.scratch = max([self._scratch_of(nest) for nest in self.nests], default=0)
+        self.scratch = max(map(_scratch_of, self.plans), default=0)
+
+    @classmethod
+    def in_blocks(cls, nest: Nest, count: int) -> tuple[LoopKernel, dict[Value, Value]]:
+        """The kernel of a nest's first reductions in so many blocks, and its results."""
+        partials = in_blocks(nest, count)
+        kernel = cls.__new__(cls)
+        kernel._set([], list(dict.fromkeys(partials.values())), [nest])
+        return kernel, partials
+
+    def _plan(self, nest: Nest) -> RowPlan:
+        """How a nest is done if all values lie row-major."""
+        values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
+        flat = {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
+        return RowPlan(nest, arrange(nest, flat, host()), host(), SCRATCH)
 
     def _units_of(self, nest: Nest) -> int:
         """Units by the problem's shape."""
@@ -71,16 +87,6 @@ class LoopKernel(Kernel):
         if not nest.inner:
             most = -(-most // 256)
         return max(1, min(most, work // UNIT))
-
-    def _scratch_of(self, nest: Nest) -> int:
-        """Bytes to keep what is dear, if all values lie row-major."""
-        if not nest.stages:
-            return 0
-        values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
-        flat = {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
-        plan = RowPlan(nest, arrange(nest, flat, host()), host(), SCRATCH)
-        kept = plan.keep(range(plan.instances)) if not plan.flat else {}
-        return max([one.end for one in kept.values()], default=0)
 
     def may_overwrite(self, read: Value, write: Value) -> bool:
         """Every place that reads the one reads it at the index where the other is then written."""
@@ -112,6 +118,57 @@ class LoopKernel(Kernel):
             em.finish()
             first += units
         f.finish()
+
+
+def _scratch_of(plan: RowPlan) -> int:
+    """Bytes to keep what is dear."""
+    kept = plan.keep(range(plan.instances)) if not plan.flat else {}
+    return max([one.end for one in kept.values()], default=0)
+
+
+# --- kernels of a group ---------------------------------------------------------------------------
+
+SPLIT = 1 << 16  # elements (of a cheap expression); rows of more are reduced in blocks
+FEW = 4  # ... if there are fewer units than that
+MOST_BLOCKS = 64
+
+
+def kernels(
+    ops: Collection[Op], outputs: Sequence[Value], constants: Mapping[Value, Array] | None = None
+) -> list[Kernel]:
+    """The kernels of a group, to be run one after another.
+
+    One, unless a few long rows are reduced: these are cut into blocks, whose results lie in values
+    of no graph; further kernels make the reductions of them, and do what then is left.
+    """
+    whole = LoopKernel(ops, outputs, constants)
+    found = next((i for i, plan in enumerate(whole.plans) if _too_long(plan)), None)
+    if found is None:
+        return [whole]
+    nest = whole.nests[found]
+    values = [z for node in nest.stages[0] for z in nest.expressions.reduced[node]]
+    count = max(2, min(MOST_BLOCKS, nest.size * max(1, nest.cost // 4) // (SPLIT // 2)))
+    first, partials = LoopKernel.in_blocks(nest, count)
+    try:
+        return [first, LoopKernel(ops, outputs, constants, partials)]
+    except Unfusable:
+        pass
+    made = [z.op for z in values if z.op is not None]
+    joined = LoopKernel(made, values, constants, partials)
+    left = [op for op in ops if op not in made]
+    rest = [z for z in outputs if z not in values]
+    return [first, joined, *(kernels(left, rest, constants) if rest else [])]
+
+
+def _too_long(plan: RowPlan) -> bool:
+    """Whether a nest's rows are too few and too long to be shared out."""
+    nest, order = plan.nest, plan.order
+    if not nest.stages or any(node.data[2] is not None for node in nest.stages[0]):
+        return False
+    rows = product(v.extent for v in nest.rows)
+    if order.lane_in_rows and order.lane is not None:
+        rows = rows // order.lane.extent * -(-order.lane.extent // (order.lanes * plan.instances))
+    return rows < FEW and nest.size * max(1, nest.cost // 4) >= SPLIT
 
 
 def can_join(group: Collection[Op], outputs: Sequence[Value], op: Op, extra: Sequence[Value] = (),

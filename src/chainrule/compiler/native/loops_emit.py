@@ -130,7 +130,17 @@ class NestWriter:
 
     def range_of(self, var: Var) -> tuple[Int, Int]:
         """Where an inner variable begins and ends."""
-        return 0, var.extent
+        block = self.nest.block
+        if block is None or var is not self.plan.blocked:
+            return 0, var.extent
+        f, length, known = self.f, self.plan.length(var), frozenset((block,))
+
+        def start() -> Reg:
+            return f.smin(f.mul(self.em.var(block), length), var.extent)
+
+        first = self.em.memoised("first", known, start)
+        last = self.em.memoised("last", known, lambda: f.smin(f.add(first, length), var.extent))
+        return first, last
 
     # --- one row, or one vector of rows for each instance -----------------------------------------
 

@@ -62,7 +62,9 @@ def arrange(nest: Nest, buffers: Buffers, target: Target) -> Order:
             group.append(group.pop(group.index(lane)))
     forms = [a.form for a in accesses] + _other_forms(nest)
     merged: dict[Var, Var | None] = {}
-    rows, inner = (_merge(group, forms, merged) for group in (rows, inner))
+    if nest.block is not None:  # runs along no buffer
+        rows.insert(0, rows.pop(rows.index(nest.block)))
+    rows, inner = (_merge(group, forms, merged, nest.block) for group in (rows, inner))
     lane = None if lane is None else merged.get(lane, lane)
     return Order(rows, inner, merged, lane, lanes if lane is not None else 1)
 
@@ -119,6 +121,8 @@ def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
     best, best_score = None, -1e9
     atoms = [*nest.expressions.splits.quotients.values(), *nest.expressions.data]
     for var in (*nest.rows, *nest.inner):
+        if var is nest.block:
+            continue
         score = 0.0
         for access in accesses:
             step = abs(access.coefficient(var))
@@ -140,11 +144,13 @@ def _rank(accesses: Sequence[Access]) -> Any:
     return lambda var: ([-abs(a.coefficient(var)) for a in accesses], var.number)
 
 
-def _merge(group: list[Var], forms: Sequence[Form], merged: dict[Var, Var | None]) -> list[Var]:
+def _merge(
+    group: list[Var], forms: Sequence[Form], merged: dict[Var, Var | None], block: Var | None
+) -> list[Var]:
     """Run neighbours as one variable where the outer one just continues the inner one."""
     runs: list[list[Var]] = []
     for var in reversed(group):
-        if runs:
+        if runs and var is not block:
             inner = runs[-1]
             extent = 1
             for v in inner:

@@ -65,6 +65,19 @@ class RowPlan:
         self.nodes = [self._nodes(*p) for p in self.passes]
         self.instances = self._instances()
         self.flat = self._is_flat(target)
+        self.blocked: Var | None = None
+        if nest.block is not None:
+            self.blocked = max(order.inner, key=lambda v: v.extent)
+
+    def length(self, var: Var) -> int:
+        """How far an inner variable runs in one go: its extent, or that of a block."""
+        if var is not self.blocked or self.nest.block is None:
+            return var.extent
+        length = -(-var.extent // self.nest.block.extent)
+        if var is self.order.lane:
+            step = self.order.lanes * self.instances
+            length = -(-length // step) * step
+        return length
 
     def _nodes(self, reduces: Sequence[Node], outputs: Sequence[int]) -> list[Node]:
         """What a pass computes for each element, from its results inwards."""
@@ -83,7 +96,7 @@ class RowPlan:
             return 1
         vectors = max(1, order.lane.extent // order.lanes)
         if self.passes and order.lane_in_rows:
-            most = 4 if self.nest.cost <= 24 else 2
+            most = 8 if self.nest.cost <= 4 else 4 if self.nest.cost <= 24 else 2
             return max(u for u in range(1, most + 1) if vectors % u == 0)
         cost = max(map(len, self.nodes), default=self.nest.cost)
         return min(4 if cost <= 8 else 2 if cost <= 20 else 1, vectors)
@@ -91,6 +104,8 @@ class RowPlan:
     def _is_flat(self, target: Target) -> bool:
         order = self.order
         if order.lane is None or order.lane_in_rows or order.inner != [order.lane]:
+            return False
+        if self.nest.block is not None:
             return False
         vectors = -(-order.lane.extent // order.lanes)
         fits = vectors <= FLAT_VECTORS and vectors * self.nest.cost <= FLAT_COST
@@ -182,7 +197,7 @@ class Pass:
 
     def run(self) -> None:
         inner = self.order.inner
-        counts = [v.extent for v in inner]
+        counts = [self.plan.length(v) for v in inner]
         if self.across:
             counts[-1] = -(-counts[-1] // (self.order.lanes * len(self.instances)))
         if product(counts) <= 2 * RUN or not any(a.sums for a in self.reduces):

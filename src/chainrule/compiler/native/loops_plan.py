@@ -16,7 +16,7 @@ from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
 from chainrule.compiler.native.expressions import Expressions, Node, Unfusable, product
 from chainrule.compiler.native.index import ZERO, Form, Index, Var
-from chainrule.graph import Array
+from chainrule.graph import Array, Spec
 
 CUTS = 24  # variables are cut in two at most so often to make reshapes come out even
 
@@ -30,6 +30,8 @@ class Nest:
         outputs: each value that it writes, at which index, and what.
         rows, inner: its variables.
         stages: the reductions of each pass.
+        block: of a nest that reduces each row in blocks, the variable that counts them; each gives
+            a result of its own.
     """
 
     expressions: Expressions
@@ -37,11 +39,12 @@ class Nest:
     rows: list[Var]
     inner: list[Var]
     stages: list[list[Node]]
+    block: Var | None = None
 
     @property
     def size(self) -> int:
         """Elements that are visited, in each pass."""
-        return product(v.extent for v in (*self.rows, *self.inner))
+        return product(v.extent for v in (*self.rows, *self.inner) if v is not self.block)
 
     @property
     def cost(self) -> int:
@@ -210,6 +213,25 @@ class _Attempt:
             self.inner = lengths
             return True
         return False
+
+
+def in_blocks(nest: Nest, count: int) -> dict[Value, Value]:
+    """Let a nest do the reductions of its first pass only, each in so many blocks.
+
+    Returns the values that the blocks' results form, along a new first axis, by what they are of.
+    """
+    nest.stages, nest.outputs = nest.stages[:1], []
+    nest.block = Var(count)
+    nest.rows = [nest.block, *nest.rows]
+    partials: dict[Value, Value] = {}
+    for node in nest.stages[0]:
+        node.depends |= {nest.block}
+        value = nest.expressions.reduced[node][0]
+        index = nest.expressions.places[node]
+        part = Value(Spec((count, *value.shape), value.dtype))
+        nest.outputs.append((part, (ix.of(nest.block), *index), node))
+        partials.update(dict.fromkeys(nest.expressions.reduced[node], part))
+    return partials
 
 
 def mixed(parts: Sequence[tuple[Var, int]]) -> Form:
