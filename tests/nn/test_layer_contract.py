@@ -9,7 +9,17 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.nn import cells, containers, conv, linear, normalization, pooling, recurrent, shaping
+from chainrule.nn import (
+    attention,
+    cells,
+    containers,
+    conv,
+    linear,
+    normalization,
+    pooling,
+    recurrent,
+    shaping,
+)
 
 # name, arguments, shapes of the inputs, shape of the output
 TABLE = [
@@ -125,6 +135,7 @@ ELSEWHERE = {
     "FractionalMaxPool2d", "FractionalMaxPool3d",
     "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Sequential", "ModuleList", "ModuleDict",
     "ParameterList", "ParameterDict", "Residual", "RNNBase", "RNNCellBase",
+    "MultiheadAttention",
 }  # fmt: skip
 
 
@@ -181,7 +192,7 @@ def as_function(layer):
 def test_every_layer_is_in_the_table():
     defined = {
         name for room in (
-            cells, containers, conv, linear, normalization, pooling, recurrent, shaping,
+            attention, cells, containers, conv, linear, normalization, pooling, recurrent, shaping,
         )
         for name in room.__all__
     }  # fmt: skip

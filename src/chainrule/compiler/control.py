@@ -12,7 +12,7 @@ from typing import Any
 
 from chainrule.array._core import SCALARS
 from chainrule.array.creation import asarray
-from chainrule.array.manipulation import concat, reshape
+from chainrule.array.manipulation import concat, moveaxis, reshape
 from chainrule.autograd import tree
 from chainrule.compiler.body import Body, trace
 from chainrule.compiler.ir import Graph, Value
@@ -156,6 +156,47 @@ def _segmented(run: Callable[..., Any], k: int, cut: bool) -> Callable[..., Any]
         return carry, ys
 
     return outer
+
+
+def apply_segments(
+    f: Callable[[dict[str, Any]], Any], pieces: dict[str, tuple[Any, int]], block: int, axis: int
+) -> Any:
+    """f on blocks of its arguments, one after the other; the results joined along an axis.
+
+    Nothing is saved for the derivative but the arguments: what a block computes exists while it is
+    computed, and once more on the way back.
+
+    Arguments:
+        f: takes the blocks by name, returns a tensor.
+        pieces: by name an argument and the axis that is cut; None stays None.
+        block: how long a block is; the last may be shorter.
+        axis: of the result.
+    """
+    given = {name: (x, i % x.ndim) for name, (x, i) in pieces.items() if x is not None}
+    missing = dict.fromkeys(pieces.keys() - given.keys())
+    names = list(given)
+    n = next(x.shape[i] for x, i in given.values())
+    whole = n // block * block
+
+    def cut(x: Any, i: int, part: slice) -> Any:
+        return x[(slice(None),) * i + (part,)]
+
+    def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        return [], [f(dict(zip(names, xs, strict=True)) | missing)]
+
+    xs = []
+    for x, i in given.values():
+        x = cut(x, i, slice(0, whole))
+        runs = reshape(x, (*x.shape[:i], whole // block, block, *x.shape[i + 1 :]))
+        xs.append(moveaxis(runs, i, 0))
+    _, (ys,) = _run(step, [], xs, whole // block, False, True)
+    at = axis % (ys.ndim - 1)
+    y = moveaxis(ys, 0, at)
+    y = reshape(y, (*y.shape[:at], whole, *y.shape[at + 2 :]))
+    if whole == n:
+        return y
+    rest = {name: cut(x, i, slice(whole, n)) for name, (x, i) in given.items()}
+    return concat([y, f(rest | missing)], axis=at)
 
 
 def cond(

@@ -60,7 +60,10 @@ class OverTime:
         if op is None or value in self.stacked or value in self.invariant:
             return
         if self._is_product(op):
-            self.stacked.update(_operand(x)[0] for x in op.inputs)
+            operands = {_operand(x)[0] for x in op.inputs} - self.stacked
+            # To write operands that are larger than the sum would cost more than to add it up.
+            if sum(x.size for x in operands) <= value.size:
+                self.stacked |= operands
         elif (position := self._linear_in(op)) is not None:
             self.emit(op.inputs[position])
         elif op.primitive in (elementwise.add, elementwise.sub):

@@ -167,14 +167,18 @@ def _scan_derivative(
     stacks = dict(zip(body.inputs, inputs, strict=True))
     stacks.update(zip(body.outputs[carries:], zs[carries:], strict=True))
     reads = [stacks[v] for v in found.pullback.reads]
-    back = _Back(found, body, consts, carries)
+    back = _Back(found, body, consts, carries, emits=not recompute)
     return back.run(needs, gs, reads, length, not reverse)
 
 
 class _Back:
-    """The loop back: a plan's pullback, put into the form of a scan."""
+    """The loop back: a plan's pullback, put into the form of a scan.
 
-    def __init__(self, plan: Plan, body: Graph, consts: int, carries: int):
+    `emits`: what products are made of may be stacked for one product behind the loop. A loop that
+    saves memory by computing again has no room for that.
+    """
+
+    def __init__(self, plan: Plan, body: Graph, consts: int, carries: int, emits: bool):
         pulled = plan.pullback
         graph = self.graph = pulled.graph
         self.plan, self.pulled = plan, pulled
@@ -189,14 +193,19 @@ class _Back:
         ]
         self.late: dict[int, list[Late]] = {}  # by input of the forward body
         self.sums: dict[int, list[Value]] = {}  # added up inside the loop
-        time = OverTime(graph, self.invariant, self.varying)
+        self.consts, self.carries = consts, carries
+        self.xs = [
+            (i, value)
+            for i in range(consts + carries, len(body.inputs))
+            if (value := self.gradient(i)) is not None
+        ]
+        time = OverTime(graph, self.invariant, [*self.varying, *[value for _, value in self.xs]])
         terms = {
             k: list(time.terms(value))
             for k in range(consts) if (value := self.gradient(k)) is not None
         }  # fmt: skip
-        for values in terms.values():
-            for value in values:
-                time.emit(value)
+        for value in [value for values in terms.values() for value in values if emits]:
+            time.emit(value)
         for k, values in terms.items():
             for value in values:
                 late = time.late(value)
@@ -204,13 +213,8 @@ class _Back:
                     self.sums.setdefault(k, []).append(value)
                 else:
                     self.late.setdefault(k, []).append(late)
-        self.emitted = [v for v in _ordered(graph, time.stacked) if v not in set(self.varying)]
-        self.consts, self.carries = consts, carries
-        self.xs = [
-            (i, value)
-            for i in range(consts + carries, len(body.inputs))
-            if (value := self.gradient(i)) is not None
-        ]
+        there = {*self.varying, *[value for _, value in self.xs]}
+        self.emitted = [v for v in graph.values() if v in time.stacked and v not in there]
 
     def gradient(self, i: int) -> Value | None:
         """The value in the pullback of the gradient by input i of the body."""
@@ -285,9 +289,9 @@ class _Back:
         totals: dict[int, list[Any]] = {
             k: [next(rest) for _ in values] for k, values in self.sums.items()
         }
-        for i, _ in self.xs:
-            gradients[i] = next(rest)
         stacks = {v: outside[v] for v in self.varying}
+        for i, value in self.xs:
+            gradients[i] = stacks[value] = next(rest)
         stacks.update(zip(self.emitted, rest, strict=True))
         for k, lates in self.late.items():
             totals.setdefault(k, []).extend(late(stacks.__getitem__) for late in lates)
@@ -297,10 +301,6 @@ class _Back:
                 total = elementwise.add(total, term)
             gradients[k] = total
         return gradients
-
-
-def _ordered(graph: Graph, values: set[Value]) -> list[Value]:
-    return [v for v in graph.values() if v in values]
 
 
 def _zeros(graph: Graph, like: Value) -> Value:

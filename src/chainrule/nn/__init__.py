@@ -7,6 +7,7 @@ from chainrule.nn import functional as functional
 from chainrule.nn import init as init
 from chainrule.nn.activations import *  # noqa: F403
 from chainrule.nn.adaptive_softmax import *  # noqa: F403
+from chainrule.nn.attention import *  # noqa: F403
 from chainrule.nn.cells import *  # noqa: F403
 from chainrule.nn.containers import *  # noqa: F403
 from chainrule.nn.conv import *  # noqa: F403

@@ -3,6 +3,7 @@
 from chainrule.nn.functional.activation import *  # noqa: F403
 from chainrule.nn.functional.adaptive import *  # noqa: F403
 from chainrule.nn.functional.affine import *  # noqa: F403
+from chainrule.nn.functional.attention import *  # noqa: F403
 from chainrule.nn.functional.conv import *  # noqa: F403
 from chainrule.nn.functional.distance import *  # noqa: F403
 from chainrule.nn.functional.dropout import *  # noqa: F403
