@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from harness import run_kernels
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import matmul
-from chainrule.compiler.native.target import host
+from chainrule.compiler.native.jit import assembly
+from chainrule.compiler.native.kernel import FIRST, Buffer, strides_of
+from chainrule.compiler.native.target import foreign, host
+from chainrule.compiler.native.text import Module
 from chainrule.errors import ArgumentError
 from chainrule.graph import Spec
 from chainrule.primitives.linalg import matmul as product
@@ -188,3 +193,27 @@ def test_rows_far_apart_are_no_batch():
     ax, aw = arrays_for(rng, x.shape, np.float32), arrays_for(rng, w0.shape, np.float32)
     got = run_kernels([kernel], {x: ax, w0: aw}, {x: (30 * 20 + 7, 30, 1)})[z]
     compare(got, ax, aw)
+
+
+def test_neon_code_multiplies_in_vectors():
+    """Code for another processor: each round of k is fused multiply-adds by one number of A."""
+    target = foreign("neon")
+    for order in ("nn", "nt"):
+        rng = np.random.default_rng(0)
+        graph = Graph()
+        _, x, _ = matrix(graph, rng, (96, 64), np.float32, "n")
+        _, y, _ = matrix(graph, rng, (64, 80), np.float32, order[1])
+        z = graph.add(product, x, y)
+        kernels = matmul.lower(graph.ops, [z], target)
+        module = Module(target)
+        values = dict.fromkeys(v for k in kernels for v in (*k.reads, *k.writes))
+        buffers = {
+            v: Buffer(FIRST + i, 0, v.shape, strides_of(v.shape), v.dtype)
+            for i, v in enumerate(values)
+        }
+        for number, kernel in enumerate(kernels):
+            kernel.emit(module, f"kernel{number}", buffers)
+        code = assembly(module.text().replace("define internal", "define"), target)
+        tile = kernels[-1].plan.down.size * kernels[-1].plan.across.size
+        assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.(4s|s\[\d\])", code)) >= tile
+        assert "fmadd" not in code
