@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from chainrule.compiler.ir import Op
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.kernel import strides_of
 from chainrule.compiler.native.microkernel import cut
+from chainrule.graph import Shape
 
 Range = tuple[int, int]
 
@@ -135,3 +137,27 @@ def padded(channels: int, itemsize: int) -> int:
     """Channels rounded up to 64 bytes: the row length of packed weights, whatever the target."""
     unit = 64 // itemsize
     return -(-channels // unit) * unit
+
+
+def channels_last(shape: Shape) -> tuple[int, ...]:
+    """Strides of images (N, C, *spatial) that lie as (N, *spatial, C)."""
+    n, channels, *spatial = shape
+    n, *steps, channel = strides_of((n, *spatial, channels))
+    return (n, channel, *steps)
+
+
+def preferred_layout(op: Op) -> dict[Value, tuple[int, ...]]:
+    """The strides under which a convolution or a sliding window is fastest, for its values that are
+    images. Any others are right as well; what a weight or its gradient lies like hardly matters."""
+    roles = IMAGES.get(op.name, ())
+    values = (*op.inputs, *op.outputs)
+    return {v: channels_last(v.shape) for v, image in zip(values, roles, strict=False) if image}
+
+
+IMAGES = {
+    "conv": (True, False, True), "conv_input": (True, False, True),
+    "conv_weight": (True, True, False), "window_sum": (True, True), "window_spread": (True, True),
+    "window_argmax": (True, True), "window_take": (True, True, True),
+    "window_route": (True, True, True),
+}  # fmt: skip
+"""Which of an operation's inputs and outputs are images."""
