@@ -25,8 +25,9 @@ RUN = 64
 
 Regs = tuple[Reg, ...]
 
-_MERGES: dict[str, Any] = {"sum": elementwise.add, "max": elementwise.maximum,
-                           "min": elementwise.minimum}  # fmt: skip
+_MERGES: dict[str, Any] = {
+    "sum": elementwise.add, "max": elementwise.maximum, "min": elementwise.minimum,
+}  # fmt: skip
 
 
 class Accumulator:
@@ -42,6 +43,7 @@ class Accumulator:
         self.name, _, self.position = node.data
         self.dtype = node.inputs[0].dtype
         self.integer = integer
+        self.extremum = self.name in ("max", "min") and self.dtype.kind == "f"
         self.sums = self.name == "sum" and self.dtype.kind == "f"
         self.cost = 4 if self.name != "sum" else 1
 
@@ -55,6 +57,8 @@ class Accumulator:
         if self.name == "sum":
             return (f.zero(type),)
         least = _least(f, self.dtype, type, self.name.endswith("min"))
+        if self.extremum:
+            return least, f.zero(type)  # the last NaN, if there was one, stands beside
         if "arg" not in self.name:
             return (least,)
         # Until an element is better than the least there is, the place is beyond all others.
@@ -63,6 +67,8 @@ class Accumulator:
 
     def add(self, f: Function, regs: Regs, x: Reg, place: Reg | None) -> Regs:
         """Take an element in."""
+        if self.extremum:
+            return self._beyond(f, x, regs[0]), f.select(f.fcmp("uno", x, x), x, regs[1])
         if place is None:
             return (self._merge(f, regs[0], x),)
         better = self._better(f, x, regs[0])
@@ -70,6 +76,9 @@ class Accumulator:
 
     def merge(self, f: Function, one: Regs, two: Regs) -> Regs:
         """Two accumulators as one."""
+        if self.extremum:
+            nans = f.select(f.fcmp("uno", two[1], two[1]), two[1], one[1])
+            return self._beyond(f, two[0], one[0]), nans
         if len(one) == 1:
             return (self._merge(f, one[0], two[0]),)
         earlier = f.icmp("slt", two[1], one[1])
@@ -92,6 +101,8 @@ class Accumulator:
 
     def result(self, f: Function, regs: Regs) -> Reg:
         """The reduction's value."""
+        if self.extremum:
+            return f.select(f.fcmp("uno", regs[1], regs[1]), regs[1], regs[0])
         if len(regs) == 1:
             return self.narrow(f, regs[0])
         place = regs[1]
@@ -125,6 +136,10 @@ class Accumulator:
             return f.op("or", x, y)
         dtype = np.dtype("float64") if "double" in x.type else self.dtype
         return scalar.apply(f, _MERGES[self.name], [x, y], [dtype, dtype])
+
+    def _beyond(self, f: Function, x: Reg, y: Reg) -> Reg:
+        """The larger (or smaller), and y if x is no number: one instruction of x86."""
+        return f.select(f.fcmp("ogt" if self.name == "max" else "olt", x, y), x, y)
 
     def _better(self, f: Function, x: Reg, y: Reg) -> Reg:
         """Whether x beats y: it is beyond it, or the first that is no number."""
