@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler.body import extract, replay, without_unread
 from chainrule.compiler.ir import Graph, Value
 from chainrule.compiler.overtime import Late, OverTime
@@ -140,10 +142,10 @@ def _is_zero(g: Any) -> bool:
     array = g._array
     return (
         g._node is None
+        and type(array) is np.ndarray  # and not a placeholder
         and isinstance(array.base, bytes)
         and not any(array.strides)
         and not any(array.base)
-        and type(array).__name__ == "ndarray"
     )
 
 
