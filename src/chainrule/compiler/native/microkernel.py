@@ -248,7 +248,7 @@ def choose(target: Target, type: str, rows: int, columns: int) -> tuple[int, int
     vectors = math.ceil(columns / lanes_in(target, type))
     best, chosen = math.inf, target.tile
     for wide in range(1, min(8, target.registers // 2, max(vectors, 1)) + 1):
-        spare = target.registers - wide - (1 if wide > 1 else 0)
+        spare = target.registers - wide - (1 if wide > 1 else 0) - (0 if target.fma else 1)
         for high in range(1, min(spare // wide, max(rows, 1), 24) + 1):
             cost = _cost(cut(rows, high), cut(vectors, wide))
             if cost < best:
