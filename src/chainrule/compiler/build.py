@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.compiler import fuse, passes
+from chainrule.compiler import fuse, passes, sharing
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import cache, cache_keys, cache_program
 from chainrule.compiler.native.host import HostKernel, view_of
@@ -139,12 +139,7 @@ def emit(planned: Plan, target: Target) -> bytes:
 def text(planned: Plan, target: Target) -> str:
     """The LLVM IR of all native kernels."""
     module = Module(target)
-    names = []
-    for number, i in enumerate(planned.natives):
-        kernel, name = planned.schedule.kernels[i], f"kernel{number}"
-        kernel.emit(module, name, planned.buffers_of(kernel))
-        names.append(name)
-    export_kernels(module, names)
+    export_kernels(module, sharing.write(planned, module))
     return module.text()
 
 
