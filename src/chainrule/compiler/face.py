@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 import os
 import threading
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
@@ -12,14 +15,13 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from chainrule.array.creation import asarray
-from chainrule.compiler import ir
+from chainrule.compiler import ir, signature
 from chainrule.compiler.guards import Names, warn_of_assignments
-from chainrule.compiler.signature import constant_key, leaf_key, take_apart
 from chainrule.compiler.launch import InNumPy, Native
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
 from chainrule.compiler.trace import Tracer
-from chainrule.errors import ArgumentError, ChainruleWarning, unknown_name
+from chainrule.errors import ArgumentTypeError, ChainruleWarning, unknown_name, users_line
 from chainrule.graph import Value, state
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,129 +30,225 @@ BACKENDS = ("auto", "native", "numpy")
 
 
 def enabled() -> bool:
-    """Whether `cr.compile` compiles: `CHAINRULE_COMPILE=0` turns it off."""
-    return os.environ.get("CHAINRULE_COMPILE", "1") not in ("0", "false", "off")
+    """Whether `cr.compile` compiles: the environment's CHAINRULE_COMPILE=0 turns it off."""
+    return os.environ.get("CHAINRULE_COMPILE", "1").lower() not in ("0", "false", "off", "no")
 
 
 class Compiled:
-    """A compiled function; see `cr.compile`."""
+    """A compiled function; see `cr.compile`.
+
+    Attributes:
+        traces: how many versions were traced so far, for other shapes, modes or structures.
+    """
 
     def __init__(
         self, function: Callable[..., Any], static_argnums: tuple[int, ...],
-        static_argnames: tuple[str, ...], backend: str,
+        static_argnames: tuple[str, ...], backend: str, limit: int,
     ):  # fmt: skip
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self.function = function
         self.backend = backend
+        self.limit = limit
+        self.traces = 0
         self._static = (frozenset(static_argnums), frozenset(static_argnames))
         self._versions: dict[Any, list[Version]] = {}
-        self._lock = threading.RLock()
+        self._last: Version | None = None
+        self._captured: set[int] = set()  # tensors that some version has found by itself
         self._warned = False
-        self._count = 0
+        self._lock = threading.RLock()
         self._on = enabled()
+        self._name: str | None = None
 
-    @property
-    def traces(self) -> int:
-        """How many versions were traced so far."""
-        return self._count
+    # --- as a method, as a module -----------------------------------------------------------------
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._name = name
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        """A method of each object is compiled by itself, and kept with the object."""
+        if instance is None:
+            return self
+        method = self._like(types.MethodType(self.function, instance))
+        if self._name is not None and hasattr(instance, "__dict__"):
+            instance.__dict__[self._name] = method
+        return method
+
+    def _like(self, function: Any) -> Compiled:
+        numbers, names = (tuple(part) for part in self._static)
+        if isinstance(function, types.MethodType):  # positions are counted without self
+            numbers = tuple(n - 1 for n in numbers if n)
+        return Compiled(function, numbers, names, self.backend, self.limit)
+
+    def __deepcopy__(self, memo: Any) -> Compiled:
+        twin = Compiled(
+            copy.deepcopy(self.function, memo), *map(tuple, self._static), self.backend, self.limit
+        )
+        twin._name = self._name
+        return twin
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when the attribute is missing: a compiled model answers as the model does.
+        if name in ("function", "__wrapped__"):
+            raise AttributeError(name)
+        return getattr(self.function, name)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.function!r}>"
+
+    @property
+    def versions(self) -> list[Version]:
+        """All versions, the one that was used last first in its kind."""
+        return [version for versions in self._versions.values() for version in versions]
+
+    # --- a call -----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.tracer is not None or state.observers or not self._on:
+            # Inside another compiled function this one is part of it; observers see everything.
             return self.function(*args, **kwargs)
         with self._lock:
+            last = self._last
+            if last is not None and not kwargs and last.takes(args) and last.holds(args):
+                return last.run(args)
             return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves: list[Any] = []
-        shape, build = self._take_apart(args, kwargs, leaves)
+        shape, call = self._take_apart(args, kwargs, leaves)
         leaves = [asarray(x) if isinstance(x, np.ndarray | np.generic) else x for x in leaves]
-        key = (shape, state.grad_enabled, *map(leaf_key, leaves), _aliases(leaves))
+        keys = tuple(map(signature.leaf_key, leaves))
+        key = (shape, state.grad_enabled, keys, self._identities(leaves))
         versions = self._versions.setdefault(key, [])
-        for version in versions:
+        for i, version in enumerate(versions):
             if version.holds(leaves):
+                versions.insert(0, versions.pop(i))
+                self._last = version
                 return version.run(leaves)
-        if self._count >= LIMIT:
-            self._warn_of_limit()
+        if self.traces >= self.limit:
+            self._warn_of_limit(key, leaves, args, kwargs)
             return self.function(*args, **kwargs)
-        return self._first_call(key, build, leaves, versions)
+        return self._first_call(key, call, leaves, versions)
 
     def _take_apart(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, Callable[[Any], Any]]:
         """The call's structure as a key, and what calls the function with other leaves."""
         numbers, names = self._static
-        parts = [
-            (constant_key(x), lambda rest, x=x: x) if i in numbers else take_apart(x, leaves)
-            for i, x in enumerate(args)
-        ]
-        named = {
-            name: (constant_key(x), lambda rest, x=x: x) if name in names else take_apart(x, leaves)
-            for name, x in kwargs.items()
-        }
+        parts = [_part(x, i in numbers, leaves) for i, x in enumerate(args)]
+        named = {k: _part(x, k in names, leaves) for k, x in kwargs.items()}
 
         def call(rest: Any) -> Any:
             given = [build(rest) for _, build in parts]
             return self.function(*given, **{k: build(rest) for k, (_, build) in named.items()})
 
-        key = (*[k for k, _ in parts], *[(name, k) for name, (k, _) in named.items()])
-        return key, call
+        return (tuple([k for k, _ in parts]), tuple([(n, k) for n, (k, _) in named.items()])), call
+
+    def _identities(self, leaves: Sequence[Any]) -> Any:
+        """Which tensors come twice, and which are known to the function in other ways."""
+        ids = [id(x) if isinstance(x, Value) else None for x in leaves]
+        known = tuple([(n, i) for n, i in enumerate(ids) if i in self._captured])
+        tensors = [i for i in ids if i is not None]
+        if len(set(tensors)) == len(tensors):
+            return known
+        return known, tuple([tensors.index(i) for i in tensors])
 
     def _first_call(
         self, key: Any, call: Any, leaves: Sequence[Any], versions: list[Version]
     ) -> Any:
-        if self._count == 0:
+        if self.traces == 0:
             warn_of_assignments(self.function)
         version = self._trace(key, call, leaves)
         version.install()
         try:
-            if not version.holds(leaves):
-                raise AssertionError("a version does not hold right after it was traced")
+            assert version.holds(leaves), "a version that was just traced does not hold"
             version.look(leaves)
             result = version.run(leaves)
         except BaseException:
             version.uninstall()
             raise
-        self._count += 1
-        versions.append(version)
+        self.traces += 1
+        self._captured |= version.captured
+        versions.insert(0, version)
+        self._last = version
         return result
 
     def _trace(self, key: Any, call: Any, leaves: Sequence[Any]) -> Version:
         names = Names(self.function)
+        known = names.tensors | self._captured
         tracer = Tracer(getattr(self.function, "__name__", "graph"))
-        given = []
         with watching(tracer):
+            given = []
             for n, leaf in enumerate(leaves):
                 if isinstance(leaf, Value):
-                    tracer.adopt(leaf, ("argument", n) if self._is_free(leaf, names) else None)
+                    tracer.adopt(leaf, None if id(leaf) in known else ("argument", n))
                     given.append(leaf)
                 else:
                     given.append(tracer.argument(n, f"argument {n}", leaf))
             try:
-                result = call(iter(given))
-                return Version(tracer, names, result, self._backend())
+                return Version(tracer, names, key, call(iter(given)), self._make_program)
             finally:
                 tracer.close()
 
-    def _is_free(self, leaf: Any, names: Names) -> bool:
-        """Whether another tensor may come in its place at the next call."""
-        return id(leaf) not in names.tensors
+    def _make_program(self, graph: ir.Graph) -> InNumPy | Native:
+        if self.backend == "numpy" or (self.backend == "auto" and not native_by_default()):
+            return InNumPy(graph)
+        return _native(graph)
 
-    def _backend(self) -> Any:
-        return _native if os.environ.get('NATIVE') else InNumPy
+    # --- words ------------------------------------------------------------------------------------
 
-    def _warn_of_limit(self) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn("limit", ChainruleWarning, stacklevel=4)
+    def _warn_of_limit(
+        self, key: Any, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        filename, _, line = (users_line() or "chainrule:1").rpartition(":")
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        warnings.warn_explicit(
+            f"{name} was compiled {self.limit} times and runs eagerly where none of these versions "
+            f"fits. Last, {self.reason(key, leaves, args, kwargs)}. Keep shapes the same (pad, or "
+            "leave out the last batch), pass numbers that change as float arguments or tensors, or "
+            "raise cr.compile(limit=...). (This warning comes once.)",
+            ChainruleWarning, filename, int(line), registry={},
+        )  # fmt: skip
+
+    def reason(
+        self, key: Any, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str:
+        """Why a call does not fit the version that was used last, in words."""
+        last = self._last
+        assert last is not None
+        shape, mode, keys, identities = last.key
+        if shape != key[0]:
+            return "the arguments' structure, or one that is no tensor, was another one"
+        if mode != key[1]:
+            return f"gradients were {'' if key[1] else 'not '}recorded"
+        where = signature.labels(_parameter_names(self.function), args, kwargs)
+        for label, was, now in zip(where, keys, key[2], strict=True):
+            if was != now:
+                words = signature.described
+                return f"{label} was {words(was)} and is {words(now)}"
+        if identities != key[3]:
+            return "other arguments were one and the same tensor"
+        return last.reason(leaves) or "it was another version's turn"
 
 
-def _aliases(leaves: Sequence[Any]) -> Any:
-    """Which of the arguments are one tensor."""
-    ids = [id(x) for x in leaves if isinstance(x, Value)]
-    return None if len(set(ids)) == len(ids) else tuple(ids.index(i) for i in ids)
+def _part(value: Any, static: bool, leaves: list[Any]) -> tuple[Any, Callable[[Any], Any]]:
+    if static:
+        return signature.constant_key(value), lambda rest: value
+    return signature.take_apart(value, leaves)
+
+
+def _parameter_names(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def native_by_default() -> bool:
+    """Whether "auto" means native code; CHAINRULE_BACKEND=numpy in the environment says no."""
+    return os.environ.get("CHAINRULE_BACKEND", "numpy") == "native"
 
 
 def _native(graph: ir.Graph) -> Native:
@@ -160,23 +258,70 @@ def _native(graph: ir.Graph) -> Native:
 
 
 @overload
-def compile(function: F) -> F: ...
+def compile(
+    function: F, *, static_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (), backend: str = "auto", limit: int = LIMIT,
+) -> F: ...  # fmt: skip
 @overload
 def compile(
     function: None = None, *, static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Sequence[str] = (), backend: str = "auto",
+    static_argnames: str | Sequence[str] = (), backend: str = "auto", limit: int = LIMIT,
 ) -> Callable[[F], F]: ...  # fmt: skip
 def compile(
     function: Any = None, *, static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Sequence[str] = (), backend: str = "auto",
+    static_argnames: str | Sequence[str] = (), backend: str = "auto", limit: int = LIMIT,
 ) -> Any:  # fmt: skip
-    """Compile a function over tensors, modules and optimisers into one program."""
+    """Compile a function over tensors, modules and optimisers into one program.
+
+    The first call traces the function: it is called with tensors that have a shape and a dtype and
+    no numbers, and what it does with them is written down as a graph. Later calls run the graph's
+    program, without Python in between, and leave the world as the function would have left it:
+    parameters, optimiser state, running statistics, random state and `.grad` are found while tracing
+    and updated in place.
+
+        @cr.compile
+        def step(images, labels):
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            opt.step()
+            return loss
+
+    Inputs of the program, which may change from call to call: the arguments' numbers (tensors, NumPy
+    arrays, ints and floats, in nested tuples, lists, dictionaries and dataclasses), all tensors from
+    outside, and the numbers in optimisers (learning rates, step counters). Compiled for, and compiled
+    anew where they change: shapes and dtypes, what requires a gradient, `train()` and `eval()`, the
+    structure of models and optimisers, other arguments, globals and variables around the function,
+    and what Python was told of a number (`if lr > 0`). NumPy arrays from outside are constants.
+
+    Python that asks for the numbers of a tensor (`if loss < 1`, `float(loss)`) raises `TraceError` at
+    that line; choose with `cr.where` or `cr.cond`. What Python does beside (print, append to a list)
+    is done once, while tracing.
+
+    Arguments:
+        function: a function, a method or a module. Without one, a decorator.
+        static_argnums, static_argnames: positions and names of arguments that are no inputs; the
+            function is compiled for their values.
+        backend: "native", "numpy" (the graph, operation by operation), or "auto": native.
+        limit: how many versions are compiled; calls that fit none of them run eagerly then, after
+            one warning.
+
+    Raises:
+        TraceError: if the function needs numbers that are not known while it is traced.
+    """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     if function is None:
-        return lambda f: Compiled(f, numbers, names, backend)
+        return lambda f: compile(
+            f, static_argnums=numbers, static_argnames=names, backend=backend, limit=limit
+        )
     if not callable(function):
-        raise ArgumentError(f"cr.compile takes a function, got {type(function).__name__}.")
-    return Compiled(function, numbers, names, backend)
+        raise ArgumentTypeError(f"cr.compile takes a function, got {type(function).__name__}.")
+    if isinstance(function, Compiled):
+        return function
+    return Compiled(function, numbers, names, backend, limit)
+
+
+__all__ = ["Compiled", "compile", "enabled"]

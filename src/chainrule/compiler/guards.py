@@ -57,6 +57,10 @@ class Name:
     def holds(self) -> bool:
         return same(self.was, self.now())
 
+    def reason(self) -> str:
+        """What changed, in words."""
+        return f"{self.label} was {self.was!r:.60} and is {self.now()!r:.60}"
+
 
 class Contents:
     """A list, tuple or dictionary that a function reads: the same things at the same places."""
@@ -74,6 +78,10 @@ class Contents:
         now = self.now()
         return len(now) == len(self.was) and all(map(same, self.was, now))
 
+    def reason(self) -> str:
+        """What changed, in words."""
+        return f"what is in {self.label!r} changed"
+
 
 class Object:
     """A model or an optimiser: what its own `_structure()` says is its structure."""
@@ -87,6 +95,13 @@ class Object:
     def holds(self) -> bool:
         now = list(self.object._structure())
         return len(now) == len(self.was) and all(map(same, self.was, now))
+
+    def reason(self) -> str:
+        """What changed, in words."""
+        return (
+            f"the structure of a {type(self.object).__name__} changed: train() or eval(), a part, a "
+            "hook, a setting"
+        )
 
 
 def underlying(function: Any) -> Any:

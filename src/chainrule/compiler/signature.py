@@ -108,3 +108,39 @@ def leaf_key(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray | np.generic):
         return (leaf.shape, leaf.dtype, None)
     return type(leaf)
+
+
+def described(key: Any) -> str:
+    """A leaf's key in words."""
+    if isinstance(key, tuple):
+        shape, dtype, needs = key
+        grad = ", requires_grad=True" if needs else ""
+        return f"{dtype.name}{list(shape)}{grad}"
+    return f"a Python {key.__name__}"
+
+
+def labels(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """Where each leaf of a call stands: "images", "batch['labels'][0]"."""
+    found: list[str] = []
+    for i, value in enumerate(args):
+        _label(names[i] if i < len(names) else f"argument {i}", value, found)
+    for name, value in kwargs.items():
+        _label(name, value, found)
+    return found
+
+
+def _label(path: str, tree: Any, found: list[str]) -> None:
+    if isinstance(tree, LEAVES) or type(tree) is int or isinstance(tree, float):
+        found.append(path)
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        for name, item in zip(tree._fields, tree, strict=True):
+            _label(f"{path}.{name}", item, found)
+    elif type(tree) in (tuple, list):
+        for i, item in enumerate(tree):
+            _label(f"{path}[{i}]", item, found)
+    elif isinstance(tree, dict):
+        for key, item in tree.items():
+            _label(f"{path}[{key!r}]", item, found)
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        for field in dataclasses.fields(tree):
+            _label(f"{path}.{field.name}", getattr(tree, field.name), found)

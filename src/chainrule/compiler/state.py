@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Any
 
-from chainrule.compiler import ir
+from chainrule.compiler import ir, signature
 from chainrule.compiler.body import needed
 from chainrule.compiler.boundary import Call
 from chainrule.compiler.guards import Object, same
 from chainrule.compiler.launch import ALONE, Binding, InNumPy, Native, binding, make_own
 from chainrule.compiler.results import SPENT, Results, finder, made
+from chainrule.compiler.signature import leaf_key
 from chainrule.compiler.trace import Outside, Tracer
-from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, structure
+from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, state, structure
 
 Backend = Callable[[ir.Graph], InNumPy | Native]
 
@@ -59,6 +60,17 @@ class NumberProgram:
             now.append(value)
         return now == self.now or self._compute(now)
 
+    def reason(self, leaves: Sequence[Any]) -> str | None:
+        """Which number keeps the version from holding."""
+        told = {i: self.guards[i] for i in self.guards}
+        if self.holds(leaves):
+            return None
+        for position, source in self.sources:
+            if position in told and self.values[position] != told[position]:
+                was, now = told[position], self.values[position]
+                return f"{source.name} was {was!r} and is {now!r}, and Python asks for its value"
+        return "a comparison of numbers came out otherwise"
+
     def _compute(self, now: list[Any]) -> bool:
         values = self.values
         for (position, _), value in zip(self.sources, now, strict=True):
@@ -75,11 +87,13 @@ class Version:
 
     Attributes:
         graph: what was traced.
+        key: the structure of the call, the mode of gradients, the leaves, which of them are known.
+        captured: the identities of the tensors that the function found by itself.
         launch: runs it.
     """
 
-    def __init__(self, tracer: Tracer, names: Any, returned: Any, backend: Backend):
-        self.names = names
+    def __init__(self, tracer: Tracer, names: Any, key: Any, returned: Any, backend: Backend):
+        self.names, self.key = names, key
         results = Results(tracer, returned)
         self.graph = graph = tracer.graph
         graph.outputs, graph.updates = results.outputs, results.updates
@@ -130,6 +144,9 @@ class Version:
         self._bindings: list[Binding] = [Binding()] * count
         self._stamps: list[int] = [-1] * count
         self._nodes: list[Any] = [None] * count
+        self.captured = {id(b.tensor) for b in books if b.place is None}
+        free = not any(_is_argument(b) and b.position in updated for b in books)
+        self._simple = _simple_arguments(self.key) if free else None
         self._had_grads = [(finder(b), b.had_grad) for b in books if b.had_grad is not None]
 
     # --- the first call ---------------------------------------------------------------------------
@@ -157,6 +174,25 @@ class Version:
         ):
             look(array)
         self._probes = []
+
+    def takes(self, args: Sequence[Any]) -> bool:
+        """Whether positional arguments are, as they are, what the version was traced for."""
+        simple = self._simple
+        if simple is None or len(simple) != len(args) or self.key[1] is not state.grad_enabled:
+            return False
+        captured = self.captured
+        for x, (shape, dtype, needs) in zip(args, simple, strict=True):
+            if not isinstance(x, Value):
+                return False
+            array = x._array
+            if (
+                array.shape != shape
+                or array.dtype is not dtype
+                or (x._node is not None) is not needs
+                or id(x) in captured
+            ):
+                return False
+        return True
 
     # --- before a call ----------------------------------------------------------------------------
 
@@ -198,6 +234,24 @@ class Version:
                 self._settle(n, find(leaves))
         self._epoch = epoch
         return True
+
+    def reason(self, leaves: Sequence[Any]) -> str | None:
+        """What keeps this version from holding, in words; None if nothing does."""
+        for check in self.names.checks:
+            if not check.holds():
+                return check.reason()
+        for check in self._objects:
+            if not check.holds():
+                return check.reason()
+        for numbers, entry in self._items:
+            for key in dict.keys(numbers) | entry.keys():
+                was, now = entry.get(key), dict.get(numbers, key)
+                if not _alike(was, now):
+                    return f"the optimiser's {key!r} was {was!r:.60} and is {now!r:.60}"
+        for n, tensor in enumerate(self._tensors):
+            if tensor is not None and not self._look_again(n):
+                return f"a tensor from outside is now {signature.described(leaf_key(tensor))}"
+        return self.numbers.reason(leaves)
 
     def _settle(self, n: int, tensor: Any) -> None:
         """State n is this tensor."""
@@ -327,6 +381,16 @@ def _is_one_tensor(results: Results) -> tuple[str, int] | None:
 
 
 MARK: Any = object()
+
+
+def _simple_arguments(key: Any) -> list[Any] | None:
+    """The shapes and dtypes of the arguments, if all are tensors, positional and not nested."""
+    (positional, named), _, leaves, identities = key
+    if named or identities or any(part is not Value for part in positional):
+        return None
+    if any(type(leaf) is not tuple or leaf[2] is None for leaf in leaves):
+        return None
+    return list(leaves)
 
 
 def _is_argument(books: Outside) -> bool:
