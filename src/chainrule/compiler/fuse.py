@@ -24,7 +24,7 @@ from typing import Any
 
 from chainrule.compiler.families import Family, family_of
 from chainrule.compiler.ir import Graph, Op, Value
-from chainrule.compiler.native import loops
+from chainrule.compiler.native import loops, pool
 from chainrule.compiler.native.expressions import REDUCTIONS, Unfusable
 from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.native.loops import supports as loops_support
@@ -431,7 +431,7 @@ def kernels(graph: Graph, target: Target | None) -> list[Kernel]:
         ops = sorted(group.ops, key=order.__getitem__)
         outputs = sorted(reading[group.number], key=lambda z: order[z.op])  # type: ignore[index]
         made += _lower(graph, group, ops, outputs, target)
-    return made
+    return pool.paired(made, graph.outputs)
 
 
 def _outputs(groups: Groups) -> dict[int, set[Value]]:

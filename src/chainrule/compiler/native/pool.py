@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,17 +60,33 @@ def is_pair(argmax: Op, take: Op) -> bool:
     )
 
 
-def pair(argmax: Op, take: Op, index_wanted: bool = True) -> list[Kernel]:
-    """The kernel that finds maxima and where they stand at once.
+def paired(kernels: Sequence[Kernel], outputs: Collection[Value]) -> list[Kernel]:
+    """The kernels, each `window_take` done where its maxima are found.
 
     Arguments:
-        index_wanted: whether others read the index.
+        outputs: the graph's.
     """
-    return [Windows(argmax, take, index_wanted)]
+    takes = {k.op.inputs[1]: k for k in kernels if isinstance(k, Take)}
+    result: list[Kernel] = []
+    gone: set[Kernel] = set()
+    for kernel in kernels:
+        index = kernel.writes[0]
+        if isinstance(kernel, Windows) and index in takes and is_pair(kernel.op, takes[index].op):
+            take = takes[index]
+            gone.add(take)
+            wanted = index in outputs or any(index in k.reads for k in kernels if k is not take)
+            kernel = Windows(kernel.op, take.op, wanted)
+        result.append(kernel)
+    return [k for k in result if k not in gone]
 
 
 class Windows(Kernel):
-    """One operation on sliding windows, or the pair of `is_pair`."""
+    """One operation on sliding windows, or the pair of `is_pair` at once.
+
+    Arguments:
+        take: the second operation of the pair.
+        index_wanted: whether the index that a pair finds is written.
+    """
 
     family = "pool"
 
