@@ -164,7 +164,7 @@ class Columns(Indexed):
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             if self.units == 1:
                 self._do(some(0, inner))
-            elif len(inner) > 1:  # rows of several runs are not divided
+            elif len(inner) != 1:  # rows of several runs are not divided
                 with f.when(f.icmp("eq", unit.index, 0)):
                     self._do(some(0, inner))
             else:

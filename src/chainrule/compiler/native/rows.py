@@ -6,6 +6,7 @@ each other without a gap in all of them are one (`merge`), so that most regions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -85,6 +86,48 @@ def index_at(f: Function, pointer: Reg, at: Int, dtype: Any, limit: int) -> Reg:
     if dtype.kind == "u":
         return f.call("llvm.umin.i64", "i64", x, i64(limit - 1))
     return f.smin(f.smax(x, 0), limit - 1)
+
+
+class Lines:
+    """The lines of several buffers of one shape along an axis.
+
+    Attributes:
+        count, length: how many there are, and elements in each.
+        across: lines that follow each other in the axes after the axis.
+        gapless: whether those lie side by side in every buffer.
+        steps: from one element of a line to the next, for each buffer.
+    """
+
+    def __init__(self, buffers: Sequence[Buffer], axis: int):
+        shape = buffers[0].shape
+        self.length, self.across = shape[axis], math.prod(shape[axis + 1 :])
+        self.count = math.prod(shape[:axis]) * self.across
+        self.steps = [b.strides[axis] for b in buffers]
+        self.types = [type_of(b.dtype) for b in buffers]
+        self._outer = merge(shape[:axis], *(b.strides[:axis] for b in buffers))
+        self._inner = merge(shape[axis + 1 :], *(b.strides[axis + 1 :] for b in buffers))
+        self.gapless = self._inner[0] == () or all(s == (1,) for s in self._inner[1])
+
+    def block(self, f: Function, pointers: Sequence[Reg], number: Reg) -> list[Reg]:
+        """Where a group of `across` lines starts."""
+        return self._moved(f, pointers, number, self._outer)
+
+    def inside(self, f: Function, pointers: Sequence[Reg], number: Reg) -> list[Reg]:
+        """Where a line of a group starts."""
+        return self._moved(f, pointers, number, self._inner)
+
+    def line(self, f: Function, pointers: Sequence[Reg], number: Reg) -> list[Reg]:
+        """Where any line starts."""
+        start = self.block(f, pointers, f.udiv(number, self.across))
+        return self.inside(f, start, f.urem(number, self.across))
+
+    def _moved(self, f: Function, pointers: Sequence[Reg], number: Reg, axes: Any) -> list[Reg]:
+        shape, strides = axes
+        index = unravel(f, number, shape)
+        return [
+            f.at(p, offset(f, index, s), t)
+            for p, s, t in zip(pointers, strides, self.types, strict=True)
+        ]
 
 
 def units_of(lines: int, width: int) -> tuple[int, int]:
