@@ -19,7 +19,7 @@ import numpy as np
 
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.dtypes import is_float
-from chainrule.errors import TraceError
+from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Leaf, Primitive, Spec, apply, make, state
 from chainrule.primitives.control import scan
 from chainrule.primitives.movement import alias, detach
@@ -28,11 +28,13 @@ RANDOM_STATE = Spec((2,), np.dtype(np.uint64))
 
 
 def _no_numbers(*args: Any, **kwargs: Any) -> NoReturn:
-    raise TraceError(
+    error = TraceError(
         "the value of a tensor was asked for where only its shape and dtype are known, inside the "
         "body of cr.scan, cr.cond or cr.while_loop, which is traced once for all steps. Use "
         "cr.where or cr.cond in place of Python's if, and return what you want to look at."
     )
+    error.line = users_line()
+    raise error
 
 
 class Placeholder(np.ndarray):
