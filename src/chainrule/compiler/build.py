@@ -10,11 +10,10 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chainrule.compiler import fuse, passes, sharing
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import cache, cache_keys, cache_program
 from chainrule.compiler.native.host import HostKernel, view_of
@@ -22,9 +21,12 @@ from chainrule.compiler.native.kernel import PARAMETERS
 from chainrule.compiler.native.program import Program, export_kernels
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Function, Module
-from chainrule.compiler.plan import Plan, plan, tables
-from chainrule.compiler.schedule import Schedule, arrange, own
 from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
+
+# What simplifies, schedules and emits is imported when a program is not found on disk.
+if TYPE_CHECKING:
+    from chainrule.compiler.plan import Plan
+    from chainrule.compiler.schedule import Schedule
 
 REDZONE = 256
 MARK = 0xA5
@@ -69,6 +71,8 @@ def build(graph: Graph, options: Options | None = None) -> Program:
 
 
 def simplified(graph: Graph, options: Options) -> Graph:
+    from chainrule.compiler import passes
+
     return passes.run(graph) if options.simplify else graph
 
 
@@ -102,6 +106,8 @@ def _warn(error: Exception) -> None:
 
 def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
     """Kernels, memory, code and program of a graph that has been simplified."""
+    from chainrule.compiler.plan import plan, tables
+
     planned = plan(*schedule(graph, target), redzone=REDZONE if options.redzones else 0)
     code = None
     if planned.natives:
@@ -124,6 +130,9 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
 
 def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, Any]]:
     """The kernels of a graph, and the strides of what does not lie row-major."""
+    from chainrule.compiler import fuse
+    from chainrule.compiler.schedule import arrange, own
+
     graph = own(graph)
     kernels = fuse.kernels(graph, target)
     return arrange(graph, kernels, lambda op: fuse.kernels_of(op, target, graph)), {}
@@ -138,6 +147,8 @@ def emit(planned: Plan, target: Target) -> bytes:
 
 def text(planned: Plan, target: Target) -> str:
     """The LLVM IR of all native kernels."""
+    from chainrule.compiler import sharing
+
     module = Module(target)
     export_kernels(module, sharing.write(planned, module))
     return module.text()

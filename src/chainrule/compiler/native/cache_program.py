@@ -16,7 +16,7 @@ from chainrule.compiler.ir import Graph, Op
 from chainrule.compiler.native import cache
 from chainrule.compiler.native.cache_keys import NotKept, decode, encode, primitives
 from chainrule.compiler.native.host import calling, view_of
-from chainrule.compiler.native.kernel import Buffer, Buffers
+from chainrule.compiler.native.kernel import Buffer, Kernel
 from chainrule.compiler.native.program import Program
 from chainrule.compiler.native.runtime_tables import Tables
 from chainrule.compiler.native.target import Target
@@ -36,7 +36,7 @@ def keep(key: str, program: Program, planned: Plan, graph: Graph) -> None:
     """
     try:
         notes = {
-            "hosts": [_host(planned.schedule.kernels[i].ops, planned) for i in planned.hosts],
+            "hosts": [_host(planned.schedule.kernels[i], planned) for i in planned.hosts],
             "checks": _checks(planned, graph),
         }
     except NotKept:
@@ -98,7 +98,7 @@ def _checks(planned: Plan, graph: Graph) -> list[list[Any]]:
         refuse = id(check.op.params["refuse"])
         if refuse not in place:
             raise NotKept("a check that is not in the graph")
-        found.append([place[refuse], _record(view_of(check.reads[0], planned.buffers))])
+        found.append([place[refuse], _record(view_of(check.reads[0], planned.buffers_of(check)))])
     return found
 
 
@@ -115,11 +115,11 @@ def _buffer(record: Sequence[Any]) -> Buffer:
     return Buffer(slot, offset, tuple(shape), tuple(strides), np.dtype(dtype))
 
 
-def _host(ops: Sequence[Op], planned: Plan) -> dict[str, Any]:
-    (op,) = ops
+def _host(kernel: Kernel, planned: Plan) -> dict[str, Any]:
+    (op,) = kernel.ops
     if primitives().get(op.name) is not op.primitive:
         raise NotKept(f"the operation {op.name!r}")
-    buffers: Buffers = planned.buffers
+    buffers = planned.buffers_of(kernel)
     params = {name: encode(x) for name, x in op.params.items()}
     for record in params.values():
         decode(record)  # a graph cannot be had back
