@@ -1,4 +1,10 @@
+import sys
+from pathlib import Path
+
 import pytest
+
+# The tables of operations and layers, which are tested compiled here, lie with their own tests.
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "nn")]
 
 
 @pytest.fixture(scope="session", autouse=True)
