@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import contextlib
 import functools
 import inspect
 import os
@@ -57,6 +58,8 @@ class Compiled:
         self._warned = False
         self._lock = threading.RLock()
         self._on = enabled()
+        if self._on and self._wants_native():
+            _prepare()
         self._name: str | None = None
 
     # --- as a method, as a module -----------------------------------------------------------------
@@ -190,9 +193,10 @@ class Compiled:
                 tracer.close()
 
     def _make_program(self, graph: ir.Graph) -> InNumPy | Native:
-        if self.backend == "numpy" or (self.backend == "auto" and not native_by_default()):
-            return InNumPy(graph)
-        return _native(graph)
+        return _native(graph) if self._wants_native() else InNumPy(graph)
+
+    def _wants_native(self) -> bool:
+        return self.backend == "native" or (self.backend == "auto" and native_by_default())
 
     # --- words ------------------------------------------------------------------------------------
 
@@ -249,6 +253,16 @@ def _parameter_names(function: Any) -> list[str]:
 def native_by_default() -> bool:
     """Whether "auto" means native code; CHAINRULE_BACKEND=numpy in the environment says no."""
     return os.environ.get("CHAINRULE_BACKEND", "numpy") == "native"
+
+
+@functools.cache
+def _prepare() -> None:
+    """Load LLVM and the runtime, once, so that first calls need not. What fails is said by those."""
+    with contextlib.suppress(Exception):
+        from chainrule.compiler import build  # noqa: F401
+        from chainrule.compiler.native import runtime
+
+        runtime.native()
 
 
 def _native(graph: ir.Graph) -> Native:
