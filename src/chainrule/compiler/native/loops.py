@@ -67,11 +67,14 @@ class LoopKernel(Kernel):
         self.scratch = max(map(_scratch_of, self.plans), default=0)
 
     @classmethod
-    def in_blocks(cls, nest: Nest, count: int) -> tuple[LoopKernel, dict[Value, Value]]:
+    def in_blocks(
+        cls, ops: Collection[Op], nest: Nest, count: int
+    ) -> tuple[LoopKernel, dict[Value, Value]]:
         """The kernel of a nest's first reductions in so many blocks, and its results."""
         partials = in_blocks(nest, count)
         kernel = cls.__new__(cls)
-        kernel._set([], list(dict.fromkeys(partials.values())), [nest])
+        used = under([z.op for z in partials if z.op is not None], ops)
+        kernel._set(used, list(dict.fromkeys(partials.values())), [nest])
         return kernel, partials
 
     def _plan(self, nest: Nest) -> RowPlan:
@@ -120,6 +123,18 @@ class LoopKernel(Kernel):
         f.finish()
 
 
+def under(last: Sequence[Op], ops: Collection[Op]) -> list[Op]:
+    """Those of some operations that others are computed from, in order."""
+    wanted, todo = set(last), list(last)
+    known = set(ops)
+    while todo:
+        for x in todo.pop().inputs:
+            if x.op in known and x.op not in wanted:
+                wanted.add(x.op)
+                todo.append(x.op)
+    return [op for op in ops if op in wanted]
+
+
 def _scratch_of(plan: RowPlan) -> int:
     """Bytes to keep what is dear."""
     kept = plan.keep(range(plan.instances)) if not plan.flat else {}
@@ -148,7 +163,7 @@ def kernels(
     nest = whole.nests[found]
     values = [z for node in nest.stages[0] for z in nest.expressions.reduced[node]]
     count = max(2, min(MOST_BLOCKS, nest.size * max(1, nest.cost // 4) // (SPLIT // 2)))
-    first, partials = LoopKernel.in_blocks(nest, count)
+    first, partials = LoopKernel.in_blocks(ops, nest, count)
     try:
         return [first, LoopKernel(ops, outputs, constants, partials)]
     except Unfusable:
@@ -157,6 +172,7 @@ def kernels(
     joined = LoopKernel(made, values, constants, partials)
     left = [op for op in ops if op not in made]
     rest = [z for z in outputs if z not in values]
+    left = under([z.op for z in rest if z.op is not None], left)
     return [first, joined, *(kernels(left, rest, constants) if rest else [])]
 
 
