@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from chainrule.compiler.ir import Graph, Op, Value
-from chainrule.compiler.native import checks, conv, matmul, pool, views
+from chainrule.compiler.native import (
+    checks,
+    conv,
+    gather,
+    matmul,
+    pool,
+    random,
+    scan1d,
+    sort,
+    views,
+)
 from chainrule.compiler.native.kernel import Buffer, Kernel, strides_of
 from chainrule.compiler.native.target import Target
 
@@ -95,7 +105,21 @@ class Checks(Family):
         return [checks.CheckKernel(first)]
 
 
-FAMILIES: tuple[Family, ...] = (Products(), Convolutions(), Windows(), Checks())
+class Positions(Family):
+    """Gather and scatter, order, running sums and random bits: one kernel each."""
+
+    rooms = (gather, scan1d, sort, random)
+
+    def supports(self, op: Op) -> bool:
+        return any(room.supports(op) for room in self.rooms)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return next(room.kernels(first) for room in self.rooms if room.supports(first))
+
+
+FAMILIES: tuple[Family, ...] = (Products(), Convolutions(), Windows(), Checks(), Positions())
 
 
 def family_of(op: Op) -> Family | None:
