@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 import functools
 import inspect
 import os
@@ -257,7 +257,7 @@ def native_by_default() -> bool:
 
 @functools.cache
 def _prepare() -> None:
-    """Load LLVM and the runtime, once, so that first calls need not. What fails is said by those."""
+    """Load LLVM and the runtime, once. Whatever fails is said by the first call."""
     with contextlib.suppress(Exception):
         from chainrule.compiler import build  # noqa: F401
         from chainrule.compiler.native import runtime
