@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from chainrule.compiler.native.gemm import share
 from chainrule.compiler.native.gemm_finish import PLACE, Finish
 from chainrule.compiler.native.gemm_plan import DotPlan, Product
-from chainrule.compiler.native.microkernel import lanes_in, multiply_add
+from chainrule.compiler.native.microkernel import Tile, itemsize, lanes_in, multiply_add
 from chainrule.compiler.native.text import Function, Int, Module, Reg, lanes_of, vector
 
 
 class Dots:
-    """The functions that compute one product; used like `Gemm`."""
+    """The functions that compute one product; used like `Gemm`.
 
-    scratch = 0
+    A unit is some strips of columns, each as wide as a vector. What is fused behind the product is
+    done strip by strip, on full vectors.
+    """
 
     def __init__(
         self,
@@ -33,6 +35,14 @@ class Dots:
         self.module, self.name, self.product, self.plan = module, name, product, plan
         self.finish = finish
         self.lanes = lanes_in(module.target, product.type)
+        self.c_steps = product.c if finish is None else (self.lanes, 1)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch that a unit needs: a strip that waits to be finished."""
+        if self.finish is None:
+            return 0
+        return self.product.rows * self.lanes * itemsize(self.product.type)
 
     def unit(
         self,
@@ -43,72 +53,86 @@ class Dots:
         batch: Int = 0,
     ) -> None:
         """Write the loops of one unit; arguments as those of `Gemm.unit`."""
-        p, plan = self.product, self.plan
-        whole, rest = divmod(p.columns, plan.wide)
-        left, right = share(f, whole + bool(rest), at[1], plan.grid[1])
+        whole, rest = divmod(self.product.columns, self.lanes)
+        left, right = share(f, whole + bool(rest), at[1], self.plan.grid[1])
         if whole:
-            with f.loop(left, f.smin(right, whole)) as j:
-                self._columns(f, pointers, f.mul(j.index, plan.wide), plan.wide, batch)
+            with f.loop(left, f.smin(right, whole)) as strip:
+                column = f.mul(strip.index, self.lanes)
+                self._strip(f, pointers, scratch, column, self.lanes, batch)
         if rest:
             with f.when(f.icmp("sgt", right, whole)):
-                self._columns(f, pointers, f.add(whole * plan.wide, 0), rest, batch)
+                column = f.add(whole * self.lanes, 0)
+                self._strip(f, pointers, scratch, column, rest, batch)
 
-    def _columns(
-        self, f: Function, pointers: tuple[Reg, Reg, Reg], column: Reg, wide: int, batch: Int
-    ) -> None:
-        high = self.plan.high
-        whole, rest = divmod(self.product.rows, high)
-        if whole:
-            with f.loop(0, whole) as i:
-                self._run_tile(f, pointers, f.mul(i.index, high), column, high, wide, batch)
-        if rest:
-            row = f.add(whole * high, 0)
-            self._run_tile(f, pointers, row, column, rest, wide, batch)
-
-    def _run_tile(
+    def _strip(
         self,
         f: Function,
         pointers: tuple[Reg, Reg, Reg],
-        row: Reg,
+        scratch: Reg,
         column: Reg,
-        high: int,
-        wide: int,
+        columns: int,
         batch: Int,
     ) -> None:
         p = self.product
         a, b, c = pointers
-        arguments = [
-            f.at(a, f.mul(row, p.a[0]), p.type),
-            f.at(b, f.mul(column, p.b[1]), p.type),
-            f.at(c, f.add(f.mul(row, p.c[0]), f.mul(column, p.c[1])), p.type),
-        ]
+        b = f.at(b, f.mul(column, p.b[1]), p.type)
+        c = f.at(c, f.mul(column, p.c[1]), p.type) if self.finish is None else scratch
+        whole, rest = divmod(columns, self.plan.wide)
+        if whole:
+            with f.loop(0, whole) as j:
+                self._rows(f, (a, b, c), f.mul(j.index, self.plan.wide), self.plan.wide)
+        if rest:
+            self._rows(f, (a, b, c), f.add(whole * self.plan.wide, 0), rest)
         if self.finish is not None:
-            arguments += [f.arg("table"), f.add(batch, 0), row, column]
-        f.run(self._tile(high, wide), *arguments)
+            name = self._finish_strip(columns)
+            f.run(name, c, f.arg("table"), f.add(batch, 0), f.add(0, 0), column)
+
+    def _rows(self, f: Function, pointers: tuple[Reg, Reg, Reg], column: Reg, wide: int) -> None:
+        p, high = self.product, self.plan.high
+        a, b, c = pointers
+        b = f.at(b, f.mul(column, p.b[1]), p.type)
+        c = f.at(c, f.mul(column, self.c_steps[1]), p.type)
+        whole, rest = divmod(p.rows, high)
+
+        def tile(row: Int, high: int) -> None:
+            to = f.at(c, f.mul(row, self.c_steps[0]), p.type)
+            f.run(self._tile(high, wide), f.at(a, f.mul(row, p.a[0]), p.type), b, to)
+
+        if whole:
+            with f.loop(0, whole) as i:
+                tile(f.mul(i.index, high), high)
+        if rest:
+            tile(whole * high, rest)
+
+    def _finish_strip(self, columns: int) -> str:
+        """Write the function that finishes a strip; its name."""
+        p = self.product
+        name, new = self.module.shared("strip", (self.name, columns))
+        if new:
+            f = Function(self.module, name, f"ptr noalias %c, {PLACE}")
+            tile = Tile.dense(f.target, p.type, p.rows, 1, self.lanes, columns)
+            mask = tile.mask(0)
+            masks = {} if mask is None else {0: mask}
+            assert self.finish is not None
+            self.finish.memory(f, f.arg("c"), self.lanes, (p.rows, 1), p.type, masks)
+            f.finish()
+        return name
 
     def _tile(self, high: int, wide: int) -> str:
         """Write the function of one size of tile; its name."""
         p, plan = self.product, self.plan
-        parameters = "ptr noalias %a, ptr noalias %b, ptr noalias %c"
-        if self.finish is not None:
-            parameters += f", {PLACE}"
-        own = None if self.finish is None else self.name
-        key = (p.type, high, wide, plan, p.depth, p.a[0], p.b[1], p.c, own)
+        key = (p.type, high, wide, plan.high, plan.wide, p.depth, p.a[0], p.b[1], self.c_steps)
         name, new = self.module.shared("dots", key)
         if not new:
             return name
-        f = Function(self.module, name, parameters)
+        f = Function(self.module, name, "ptr noalias %a, ptr noalias %b, ptr noalias %c")
         sums = self._sums(f, high, wide)
         zero = f.zero(vector(p.type, self.lanes))
         padded = [row + [zero] * (plan.wide - wide) for row in sums]
         padded += [[zero] * plan.wide] * (plan.high - high)
         total = add_across(f, [x for row in padded for x in row])
-        parts = [self._part(f, total, i * plan.wide, wide) for i in range(high)]
-        if self.finish is not None:
-            self.finish.registers(f, [[x] for x in parts], wide, {})
-        else:
-            for i, x in enumerate(parts):
-                self._store(f, x, i, wide)
+        for i in range(high):
+            self._store(f, self._part(f, total, i * plan.wide, wide), i, wide)
         return f.finish()
 
     def _sums(self, f: Function, high: int, wide: int) -> list[list[Reg]]:
@@ -116,11 +140,25 @@ class Dots:
         p, lanes = self.product, self.lanes
         type = vector(p.type, lanes)
         whole, rest = divmod(p.depth, lanes)
-        with f.loop(0, whole * lanes, lanes, carry=[f.zero(type)] * (high * wide)) as k:
-            sums = [k.carried[i * wide : (i + 1) * wide] for i in range(high)]
-            sums = self._round(f, sums, k.index, None)
-            k.next = [x for row in sums for x in row]
-        sums = [k.results[i * wide : (i + 1) * wide] for i in range(high)]
+        # Additions take four cycles, two can be done in each: so many sums hide it.
+        sets = max(1, min(8 // (high * wide), whole))
+        many = whole // sets * sets * lanes
+        zero = f.zero(type)
+        carry = [zero] * (sets * high * wide)
+        with f.loop(0, many, sets * lanes, carry=carry) as k:
+            groups = fold_rows(k.carried, high, wide)
+            for i, sums in enumerate(groups):
+                groups[i] = self._round(f, sums, f.add(k.index, i * lanes), None)
+            k.next = [x for sums in groups for row in sums for x in row]
+        groups = fold_rows(k.results, high, wide)
+        sums = groups[0]
+        for other in groups[1:]:
+            sums = [
+                [f.fadd(x, y) for x, y in zip(*rows, strict=True)]
+                for rows in zip(sums, other, strict=True)
+            ]
+        for start in range(many, whole * lanes, lanes):
+            sums = self._round(f, sums, f.add(start, 0), None)
         if rest:
             bits = ", ".join(f"i1 {int(lane < rest)}" for lane in range(lanes))
             mask = Reg(f"<{bits}>", f"<{lanes} x i1>")
@@ -145,12 +183,12 @@ class Dots:
         return result
 
     def _store(self, f: Function, x: Reg, i: int, wide: int) -> None:
-        p = self.product
-        if p.c[1] == 1 or wide == 1:
-            f.store(x, f.at(f.arg("c"), i * p.c[0], p.type))
+        type, (row_step, column_step) = self.product.type, self.c_steps
+        if column_step == 1 or wide == 1:
+            f.store(x, f.at(f.arg("c"), i * row_step, type))
             return
         for j in range(wide):
-            to = f.at(f.arg("c"), i * p.c[0] + j * p.c[1], p.type)
+            to = f.at(f.arg("c"), i * row_step + j * column_step, type)
             f.store(f.extract(x, j), to)
 
     def _part(self, f: Function, total: Reg, first: int, count: int) -> Reg:
@@ -159,6 +197,12 @@ class Dots:
         if count == self.lanes:
             return total
         return f.shuffle(total, total, range(first, first + count))
+
+
+def fold_rows(xs: Sequence[Reg], high: int, wide: int) -> list[list[list[Reg]]]:
+    """A flat list as groups of rows."""
+    rows = [list(xs[i : i + wide]) for i in range(0, len(xs), wide)]
+    return [rows[i : i + high] for i in range(0, len(rows), high)]
 
 
 def add_across(f: Function, sums: Sequence[Reg]) -> Reg:

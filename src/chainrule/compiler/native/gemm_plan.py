@@ -198,7 +198,7 @@ class DotPlan:
 
     Attributes:
         high, wide: rows and columns of a tile; their product is the lanes of a vector.
-        grid: units down (always one) and across.
+        grid: units down (always one) and across; each has some strips as wide as a vector.
     """
 
     high: int
@@ -217,7 +217,7 @@ def suits_dots(target: Target, p: Product) -> bool:
     # Adding up across lanes costs each number of C what five steps of k cost a panel's packing.
     few = p.rows == 1 or p.rows * (5 + p.depth / 400) <= p.depth
     few = few and p.rows * p.depth * itemsize(p.type) <= caches.second() // 2
-    return few and p.a[1] == 1 and p.b[0] == 1 and p.b[1] != 1
+    return few and p.a[1] == 1 and p.b[0] == 1 and (p.b[1] != 1 or p.columns == 1)
 
 
 def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:
@@ -227,4 +227,4 @@ def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:
     while high * high < lanes and high < p.rows:
         high *= 2
     wanted = max(1, min(16, p.flops * batch // WORTH) // batch)
-    return DotPlan(high, lanes // high, (1, min(wanted, math.ceil(p.columns * high / lanes))))
+    return DotPlan(high, lanes // high, (1, min(wanted, math.ceil(p.columns / lanes))))
