@@ -130,12 +130,13 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
 
 def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, Any]]:
     """The kernels of a graph, and the strides of what does not lie row-major."""
-    from chainrule.compiler import fuse
+    from chainrule.compiler import fuse, layout
     from chainrule.compiler.schedule import arrange, own
 
     graph = own(graph)
     kernels = fuse.kernels(graph, target)
-    return arrange(graph, kernels, lambda op: fuse.kernels_of(op, target, graph)), {}
+    arranged = arrange(graph, kernels, lambda op: fuse.kernels_of(op, target, graph))
+    return arranged, layout.choose(arranged.graph, arranged.kernels)
 
 
 def emit(planned: Plan, target: Target) -> bytes:
