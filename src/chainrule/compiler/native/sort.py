@@ -11,6 +11,7 @@ the same one, which comes last. Long lines are sorted by one byte after the othe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy as np
 from chainrule.compiler.ir import Op
 from chainrule.compiler.native import rows
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
-from chainrule.compiler.native.text import Function, Int, Module, Reg, i64, type_of
+from chainrule.compiler.native.text import Function, Int, Module, Reg, i64, type_of, vector
 
-SHORT = 24  # lines of at most so many elements are sorted by counting
+LANES = 16
+SHORT = 64  # lines of at most so many elements are sorted by counting
 SCRATCH = 64 << 20  # bytes that a line may need at most
 BINS = 256
 
@@ -102,19 +104,28 @@ class ArgSort(Kernel):
 
     def _count(self, f: Function, x: Reg, across: int, z: Reg, along: int) -> None:
         """Put each element where as many are before it as are less, or equal and earlier."""
-        keys, n = f.arg("scratch"), self.length
-        type = f"i{8 * self.op.inputs[0].dtype.itemsize}"
+        n, type = self.length, f"i{8 * self.op.inputs[0].dtype.itemsize}"
+        whole = -(-n // LANES) * LANES
+        keys, ranks = f.arg("scratch"), f.at(f.arg("scratch"), whole, type)
+        rows.fill(f, (whole,), rows.Side(keys, (1,)), type)
         with f.loop(0, n, hint="key") as i:
             k = self._key(f, x, f.mul(i.index, across))
             f.store(k, f.at(keys, i.index, type))
-        with f.loop(0, n, hint="element") as i:
-            mine = f.load(f.at(keys, i.index, type), type)
-            with f.loop(0, n, carry=[i64(0)], hint="other") as j:
-                other = f.load(f.at(keys, j.index, type), type)
-                less, equal = f.icmp("ult", other, mine), f.icmp("eq", other, mine)
-                before = f.op("or", less, f.op("and", equal, f.icmp("ult", j.index, i.index)))
-                j.next = [f.add(j.carried[0], f.convert("zext", before, "i64"))]
-            f.store(i.index, f.at(z, f.mul(j.results[0], along), "i64"))
+        numbers = Reg("<" + ", ".join(f"i64 {i}" for i in range(LANES)) + ">", f"<{LANES} x i64>")
+        with f.loop(0, whole, LANES, hint="elements") as j:
+            mine = f.load(f.at(keys, j.index, type), vector(type, LANES))
+            place = f.op("add", f.splat(j.index, LANES), numbers)
+            none = f.zero(vector("i32", LANES))
+            with f.loop(0, n, carry=[none], hint="other") as i:
+                other = f.splat(f.load(f.at(keys, i.index, type), type), LANES)
+                earlier = f.icmp("ult", f.splat(i.index, LANES), place)
+                equal = f.op("and", f.icmp("eq", other, mine), earlier)
+                before = f.op("or", f.icmp("ult", other, mine), equal)
+                i.next = [f.op("add", i.carried[0], f.convert("zext", before, "i32"))]
+            f.store(i.results[0], f.at(ranks, j.index, "i32"))
+        with f.loop(0, n, hint="place") as i:
+            rank = f.convert("zext", f.load(f.at(ranks, i.index, "i32"), "i32"), "i64")
+            f.store(i.index, f.at(z, f.mul(rank, along), "i64"))
 
     def _radix(self, f: Function, x: Reg, across: int, z: Reg, along: int) -> None:
         n, width = self.length, self.op.inputs[0].dtype.itemsize
@@ -192,22 +203,35 @@ class SearchSorted(Kernel):
         line, values, out = (buffers[v] for v in (*self.op.inputs, self.op.output))
         x, v, z = line.pointer(f), values.pointer(f), out.pointer(f)
         type, n = type_of(line.dtype), line.shape[0]
-        how = "ult" if self.op.params["side"] == "left" else "ule"
         shape, (of, to) = rows.merge(values.shape, values.strides, out.strides)
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             first = f.mul(unit.index, self.each)
             last = f.smin(f.add(first, self.each), math.prod(shape))
             with f.loop(first, last, hint="value") as one:
                 index = rows.unravel(f, one.index, shape)
-                wanted = key(f, f.load(f.at(v, rows.offset(f, index, of), type), type), line.dtype)
+                wanted = f.load(f.at(v, rows.offset(f, index, of), type), type)
+                before = self._before(f, wanted)
                 found: Reg = i64(0)
                 # Steps of powers of two, from the largest that the line may hold.
                 for bit in reversed(range(self.steps)):
                     next = f.add(found, 1 << bit)
                     at = f.sub(f.smin(next, n), 1)
                     here = f.load(f.at(x, f.mul(at, line.strides[0]), type), type)
-                    before = f.icmp(how, key(f, here, line.dtype), wanted)
-                    goes = f.op("and", f.icmp("sle", next, n), before)
+                    goes = f.op("and", f.icmp("sle", next, n), before(here))
                     found = f.select(goes, next, found)
                 f.store(found, f.at(z, rows.offset(f, index, to), "i64"))
         f.finish()
+
+    def _before(self, f: Function, wanted: Reg) -> Callable[[Reg], Reg]:
+        """Whether an element stands before the place of a value; NaN comes last."""
+        dtype, how = self.op.inputs[0].dtype, "lt" if self.op.params["side"] == "left" else "le"
+        if dtype.kind != "f":
+            sign = "s" if dtype.kind == "i" else "u"
+            return lambda x: f.icmp(sign + how, x, wanted)
+        last = f.fcmp("uno", wanted, wanted)
+
+        def before(x: Reg) -> Reg:
+            other = last if how == "le" else f.op("and", last, f.fcmp("ord", x, x))
+            return f.op("or", f.fcmp("o" + how, x, wanted), other)
+
+        return before

@@ -148,8 +148,10 @@ def log10(m: Arithmetic, x: Operand) -> Operand:
 
 
 def logaddexp(m: Arithmetic, x: Operand, y: Operand) -> Operand:
-    """ln(e^x + e^y) = max(x, y) + ln(1 + e^-|x - y|). float32 is computed in float64."""
-    if x.dtype != _DOUBLE:
-        return m.cast(logaddexp(m, m.cast(x, _DOUBLE), m.cast(y, _DOUBLE)), x.dtype)
+    """ln(e^x + e^y) = max(x, y) + ln(1 + e^-|x - y|).
+
+    The error is that of the larger of the two terms: relative to the result it is larger where they
+    cancel, just below x = 0, as it is in NumPy.
+    """
     distance = m.select(x == y, 0.0, m.abs(x - y))  # also of two equal infinities
     return m.maximum(x, y) + log1p(m, exp(m, -distance))
