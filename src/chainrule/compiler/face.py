@@ -103,6 +103,21 @@ class Compiled:
         """All versions, the one that was used last first in its kind."""
         return [version for versions in self._versions.values() for version in versions]
 
+    def inspect(self, runs: int = 30) -> Any:
+        """The graph, the kernels, the code and a profile of the version that was called last.
+
+        Returns an `Inspection`: print it, `save` it as a page, or look at its parts.
+
+        Raises:
+            InspectionError: if it has not been called yet, or runs in NumPy.
+        """
+        from chainrule.compiler.inspect import InspectionError, inspect
+
+        with self._lock:
+            if self._last is None:
+                raise InspectionError("call the compiled function first: then it can be inspected.")
+            return inspect(self._last, runs)
+
     # --- a call -----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

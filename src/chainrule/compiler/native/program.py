@@ -189,11 +189,15 @@ class Program:
     ):
         self.tables = tables
         self.code = code
-        self._hosts = tuple(hosts)
+        self.hosts = self._hosts = tuple(hosts)
         self._failed = failed
         self._lock = threading.Lock()
         count = len(tables.kernels)
-        self._library = Library(code, [KERNELS], target or host()) if code is not None else None
+        self.target = target or (host() if code is not None else None)
+        self._library: Library | None = None
+        if code is not None:
+            assert self.target is not None
+            self._library = Library(code, [KERNELS], self.target)
         self._kernels: list[int] = []
         if self._library is not None:
             exported = (ctypes.c_uint64 * count).from_address(self._library.addresses[KERNELS])
