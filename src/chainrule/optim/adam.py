@@ -171,7 +171,7 @@ class NAdam(Optimizer):
         t = _count(p, state, "exp_avg", "exp_avg_sq")
         mu = beta1 * (1 - 0.5 * 0.96 ** (t * decay))
         mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * decay))
-        product = state["mu_product"] = state.get("mu_product", 1.0) * mu
+        product = state["mu_product"] = state.setdefault("mu_product", 1.0) * mu
         g = _with_decay(p, g, group)
         m, v = _moments(g, state, group["betas"])
         ahead = (1 - mu) / (1 - product) * g + mu_next / (1 - product * mu_next) * m

@@ -51,7 +51,7 @@ class Adagrad(Optimizer):
 
     def update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: Group) -> None:
         if not state:
-            state.update(step=0, sum=xp.full_like(p, group["initial_accumulator_value"]))
+            state.update(step=0, sum=xp.full_like(p, float(group["initial_accumulator_value"])))
         state["step"] += 1
         s = state["sum"]
         if group["weight_decay"] != 0:

@@ -11,10 +11,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from chainrule import array as xp
 from chainrule.autograd.modes import no_grad
 from chainrule.errors import ArgumentError, NonFiniteError
 from chainrule.graph import Value
+from chainrule.primitives.checks import check
 from chainrule.tensor import Tensor
 
 Tensors = Tensor | Iterable[Tensor]
@@ -65,12 +68,17 @@ def get_total_norm(
             n.dtype for n in norms
         ))  # fmt: skip
         total = _norm(xp.stack([xp.astype(n, dtype, copy=False) for n in norms]), p)
-    if error_if_nonfinite and not math.isfinite(total):
-        raise NonFiniteError(
-            f"the norm of the gradients is {float(total)}, so they cannot be clipped; look for "
-            "the first NaN with autograd.detect_anomaly, or lower the learning rate."
-        )
+    if error_if_nonfinite:
+        largest = float(np.finfo(total.dtype).max)
+        check(total, low=-largest, high=largest, ignore=None, nan=False, refuse=_not_finite)
     return total
+
+
+def _not_finite(norm: Any) -> NonFiniteError:
+    return NonFiniteError(
+        f"the norm of the gradients is {norm}, so they cannot be clipped; look for the first NaN "
+        "with autograd.detect_anomaly, or lower the learning rate."
+    )
 
 
 def _scale(parameters: list[Any], factor: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from chainrule import array as xp
 from chainrule.autograd.modes import enable_grad, no_grad
-from chainrule.errors import ArgumentError, DTypeError
+from chainrule.errors import ArgumentError, DTypeError, TraceError
 from chainrule.graph import state as graph_state
 from chainrule.optim.domains import NON_NEGATIVE, POSITIVE_INTEGER, Domains
 from chainrule.optim.line_search import Point, strong_wolfe
@@ -131,6 +131,12 @@ class LBFGS(Optimizer):
         Arguments:
             closure: computes loss and gradients anew and returns the loss; called many times.
         """
+        if graph_state.tracer is not None:
+            raise TraceError(
+                "LBFGS cannot be part of a compiled function: it looks at the numbers of each "
+                "evaluation to choose the next one. Compile what the closure computes, and call "
+                "step(closure) outside."
+            )
         if closure is None:
             raise DTypeError(
                 "LBFGS evaluates the loss several times in a step: pass step() a function that "
