@@ -160,6 +160,17 @@ def test_long_sums_go_block_by_block(size):
         check(*size, orders)
 
 
+@each_target
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_small_results_of_long_sums_are_made_in_parts(target, dtype):
+    for orders in ORDERS:
+        kernels = check(20, 33, 15001, orders, dtype=dtype, target=target)
+        assert [k.family for k in kernels] == ["matmul", "sum"]
+        assert kernels[0].units == 16
+    check(5, 33, 9000, "tn", (3,), dtype=dtype, target=target)
+    check(20, 33, 15001, dtype=dtype, target=target, strides=(1, 20))
+
+
 @pytest.mark.parametrize("orders", ["nn", "nt", "tn"])
 def test_large_products_pack_once(orders):
     kernels = check(700, 530, 600, orders)

@@ -116,8 +116,19 @@ def test_behind_dot_products(target, behind):
 @pytest.mark.parametrize("behind", BEHIND)
 def test_behind_long_sums(behind):
     for order in ("nn", "nt"):
-        kernel = run(50, 33, 6000, behind, order=order)[-1]
-        assert isinstance(kernel.plan, matmul.Plan) and kernel.plan.block < 6000
+        kernel = run(300, 60, 2300, behind, order=order)[-1]
+        assert isinstance(kernel, matmul.MatmulKernel) and kernel.plan.block < 2300
+
+
+@each_target
+@pytest.mark.parametrize("behind", BEHIND)
+def test_behind_sums_in_parts(target, behind):
+    for order in ("nn", "nt"):
+        kernels = run(50, 33, 6001, behind, order=order, target=target)
+        assert [k.family for k in kernels] == ["matmul", "sum"]
+        assert kernels[0].parts == 16 and not kernels[0].may_overwrite(*kernels[0].reads)
+    run(60, 1, 90000, behind, target=target)
+    run(7, 9, 8000, behind, batch=(2, 3), target=target)
 
 
 @pytest.mark.parametrize("behind", BEHIND)

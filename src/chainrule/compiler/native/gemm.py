@@ -75,7 +75,7 @@ class Gemm:
         self.finish = finish
         self.lanes = lanes_in(module.target, product.type)
         self.size = itemsize(product.type)
-        self.blocked = product.depth > plan.block
+        self.blocked = product.depth > plan.block or plan.parts > 1
         # A tile's rows of a copied A lie side by side, in as many vectors as hold them.
         self.a_vectors = math.ceil(plan.down.size / self.lanes)
         self.a_steps = (1, self.a_vectors * self.lanes) if plan.copy else product.a
@@ -208,6 +208,7 @@ class Gemm:
         scratch: Reg,
         at: tuple[Reg, Reg],
         batch: Int = 0,
+        part: Int = 0,
     ) -> None:
         """Write the loops of one unit.
 
@@ -216,20 +217,23 @@ class Gemm:
             scratch: `self.scratch` bytes.
             at: the unit's place in the grid, down and across.
             batch: what `finish` is told as `%batch`.
+            part: which part of the depth to sum over.
         """
         p, plan = self.product, self.plan
         if 0 in (p.rows, p.columns):
             return
         first, stop = share(f, plan.down.count, at[0], plan.grid[0])
         left, right = share(f, plan.across.count, at[1], plan.grid[1])
+        start, end = f.add(0, 0), f.add(p.depth, 0)
+        if plan.parts > 1:
+            start = f.mul(part, plan.span)
+            end = f.smin(f.add(start, plan.span), p.depth)
+        run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, (start, end))
         if not self.blocked:
-            run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, f.add(0, 0))
-            run.block(p.depth)
+            run.block(start, p.depth)
             return
-        with f.loop(0, p.depth, plan.block) as k:
-            depth = f.smin(f.sub(p.depth, k.index), plan.block)
-            run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, k.index)
-            run.block(depth)
+        with f.loop(start, end, plan.block) as k:
+            run.block(k.index, f.smin(f.sub(end, k.index), plan.block))
 
 
 def share(f: Function, count: int, number: Int, parts: int) -> tuple[Reg, Reg]:
@@ -241,7 +245,7 @@ def share(f: Function, count: int, number: Int, parts: int) -> tuple[Reg, Reg]:
 
 
 class _Run:
-    """The loops of one unit over one block of the depth, being written."""
+    """The loops of one unit, being written."""
 
     def __init__(
         self,
@@ -252,9 +256,9 @@ class _Run:
         tiles: tuple[Reg, Reg],
         panels: tuple[Reg, Reg],
         batch: Int,
-        k: Reg,
+        ends: tuple[Reg, Reg],
     ):
-        self.gemm, self.f, self.k, self.batch = gemm, f, k, batch
+        self.gemm, self.f, self.batch, self.ends = gemm, f, batch, ends
         self.a, self.b, self.c = pointers
         self.tiles, self.panels = tiles, panels
         panel, copy, _ = gemm._parts
@@ -262,7 +266,9 @@ class _Run:
         self.copy = f.at(scratch, panel, "i8")
         self.sums = f.at(scratch, panel + copy, "i8")
 
-    def block(self, depth: Int) -> None:
+    def block(self, k: Reg, depth: Int) -> None:
+        """The block of the depth that begins at k."""
+        self.k = k
         f, gemm = self.f, self.gemm
         p, plan = gemm.product, gemm.plan
         self.row0 = start_of(f, plan.down, self.tiles[0])
@@ -341,7 +347,7 @@ class _Run:
         if gemm.finish is not None:
             arguments += [f.arg("table"), f.add(self.batch, 0), row, column]
         if gemm.blocked:
-            first = f.icmp("eq", self.k, 0)
-            final = f.icmp("sge", f.add(self.k, depth), p.depth)
+            first = f.icmp("eq", self.k, self.ends[0])
+            final = f.icmp("sge", f.add(self.k, depth), self.ends[1])
             arguments += [f.add(depth, 0), first, final]
         f.run(name, *arguments)

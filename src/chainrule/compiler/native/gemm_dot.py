@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from chainrule.compiler.native.gemm import share
 from chainrule.compiler.native.gemm_finish import PLACE, Finish
 from chainrule.compiler.native.gemm_plan import DotPlan, Product
-from chainrule.compiler.native.microkernel import Tile, itemsize, lanes_in, multiply_add
+from chainrule.compiler.native.microkernel import (
+    itemsize,
+    lanes_in,
+    literal_mask,
+    load_vector,
+    multiply_add,
+)
 from chainrule.compiler.native.text import Function, Int, Module, Reg, lanes_of, vector
 
 
@@ -51,6 +57,7 @@ class Dots:
         scratch: Reg,
         at: tuple[Reg, Reg],
         batch: Int = 0,
+        part: Int = 0,
     ) -> None:
         """Write the loops of one unit; arguments as those of `Gemm.unit`."""
         whole, rest = divmod(self.product.columns, self.lanes)
@@ -110,9 +117,8 @@ class Dots:
         name, new = self.module.shared("strip", (self.name, columns))
         if new:
             f = Function(self.module, name, f"ptr noalias %c, {PLACE}")
-            tile = Tile.dense(f.target, p.type, p.rows, 1, self.lanes, columns)
-            mask = tile.mask(0)
-            masks = {} if mask is None else {0: mask}
+            full = columns == self.lanes
+            masks = {} if full else {0: literal_mask(self.lanes, columns)}
             assert self.finish is not None
             self.finish.memory(f, f.arg("c"), self.lanes, (p.rows, 1), p.type, masks)
             f.finish()
@@ -160,20 +166,17 @@ class Dots:
         for start in range(many, whole * lanes, lanes):
             sums = self._round(f, sums, f.add(start, 0), None)
         if rest:
-            bits = ", ".join(f"i1 {int(lane < rest)}" for lane in range(lanes))
-            mask = Reg(f"<{bits}>", f"<{lanes} x i1>")
-            sums = self._round(f, sums, f.add(whole * lanes, 0), mask)
+            sums = self._round(f, sums, f.add(whole * lanes, 0), literal_mask(lanes, rest))
         return sums
 
     def _round(
         self, f: Function, sums: list[list[Reg]], k: Reg, mask: Reg | None
     ) -> list[list[Reg]]:
         p = self.product
-        type = vector(p.type, self.lanes)
 
         def load(name: str, step: int) -> Reg:
             address = f.at(f.at(f.arg(name), k, p.type), step, p.type)
-            return f.load(address, type) if mask is None else f.load_masked(address, type, mask)
+            return load_vector(f, address, p.type, mask)
 
         columns = [load("b", j * p.b[1]) for j in range(len(sums[0]))]
         result = []

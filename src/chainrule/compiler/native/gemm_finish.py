@@ -8,7 +8,7 @@ ones the tile is put into scratch, where it stays in the first-level cache, and 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
@@ -16,8 +16,8 @@ from chainrule.compiler.native.emitter import Emitter
 from chainrule.compiler.native.expressions import Expressions
 from chainrule.compiler.native.index import Form, Var
 from chainrule.compiler.native.kernel import Buffers
-from chainrule.compiler.native.microkernel import lanes_in
-from chainrule.compiler.native.text import Function, Reg, vector
+from chainrule.compiler.native.microkernel import lanes_in, literal_mask, load_vector
+from chainrule.compiler.native.text import Function, Reg
 from chainrule.graph import Array, Shape
 
 UNROLLED = 120
@@ -108,6 +108,26 @@ class Finish:
                 em.store(z, self.index, reg)
         em.instance = 0
 
+    def elements(
+        self,
+        f: Function,
+        rows: tuple[Reg, Reg],
+        lanes: int,
+        given: Callable[[Reg, Reg, Reg | None], Reg],
+    ) -> None:
+        """Finish all of some rows: `given(row, column, mask)` is a vector of C."""
+        em = Emitter(f, self.buffers, self.expressions, self.column)
+        whole, rest = divmod(self.column.extent, lanes)
+        with em.loop(self.row, *rows) as row:
+            if whole:
+                with em.loop(self.column, 0, whole * lanes, lanes) as column, em.wide(lanes):
+                    self._vectors(em, [given(row.index, column.index, None)])
+            if rest:
+                mask, start = literal_mask(lanes, rest), f.add(whole * lanes, 0)
+                with em.block({self.column: start}), em.wide(lanes, {0: mask}):
+                    self._vectors(em, [given(row.index, start, mask)])
+        em.finish()
+
     def registers(
         self, f: Function, sums: Sequence[Sequence[Reg]], lanes: int, masks: Masks
     ) -> None:
@@ -132,5 +152,5 @@ class Finish:
             first = f.arg("row")
             with em.loop(self.row, first, f.add(first, high)) as loop:
                 row = f.at(c, f.mul(f.sub(loop.index, first), step), type)
-                whole = vector(type, lanes)
-                self._vectors(em, [f.load(f.at(row, j * lanes, type), whole) for j in range(wide)])
+                places = [f.at(row, j * lanes, type) for j in range(wide)]
+                self._vectors(em, [load_vector(f, at, type) for at in places])

@@ -18,6 +18,9 @@ from chainrule.compiler.native.text import Function, Int, Reg
 Pair = tuple[int, int]
 Packing = Literal["none", "unit", "ready"]
 
+SMALL = 1 << 16
+"""Numbers of C up to which the depth may be cut in parts."""
+
 WORTH = 1_000_000
 """Floating-point operations that a unit should have: a few microseconds."""
 
@@ -62,6 +65,7 @@ class Plan:
         block: the most of the depth that is done at a time.
         pack: whether B is read where it lies, packed by each unit, or comes packed (`ready`).
         copy: whether each unit copies its rows of A.
+        parts, span: into how many parts the depth is cut, to be added up later, and their length.
     """
 
     down: Cut
@@ -70,6 +74,8 @@ class Plan:
     block: int
     pack: Packing
     copy: bool
+    parts: int = 1
+    span: int = 0
 
     @property
     def tiles(self) -> int:
@@ -83,15 +89,38 @@ class Plan:
 
     @property
     def units(self) -> int:
-        return math.prod(self.grid) if self.down.count and self.across.count else 0
+        return math.prod(self.grid) * self.parts if self.down.count and self.across.count else 0
 
 
-def plan(target: Target, product: Product, batch: int = 1, ready: Pair | None = None) -> Plan:
+def parts_of(target: Target, p: Product, batch: int = 1) -> int:
+    """Into how many parts to cut the depth: where C is small, there is nothing else to share."""
+    size, long = p.rows * p.columns * batch, max(p.rows, p.columns)
+    if not size or p.depth < 8 * long or size > SMALL or p.flops * batch < 8 * WORTH:
+        return 1
+    if batch * math.ceil(p.rows / 32) * math.ceil(p.columns / 32) >= 16:
+        return 1
+    parts = min(16, p.depth // 256)
+    return math.ceil(p.depth / _span(target, p, parts))
+
+
+def _span(target: Target, p: Product, parts: int) -> int:
+    lanes = lanes_in(target, p.type)
+    return math.ceil(p.depth / parts / lanes) * lanes
+
+
+def plan(
+    target: Target,
+    product: Product,
+    batch: int = 1,
+    ready: Pair | None = None,
+    parts: int = 1,
+) -> Plan:
     """Decide by shape and strides.
 
     Arguments:
         batch: how many such products there are.
         ready: B comes packed whole, for tiles of so many rows and vectors.
+        parts: into how many parts to cut the depth, from `parts_of`.
     """
     p, size = product, itemsize(product.type)
     if not p.rows * p.columns * batch:
@@ -99,9 +128,14 @@ def plan(target: Target, product: Product, batch: int = 1, ready: Pair | None = 
     lanes = lanes_in(target, p.type)
     high, wide = ready or choose(target, p.type, p.rows, p.columns)
     down, across = cut(p.rows, high), cut(math.ceil(p.columns / lanes), wide)
-    block = _depth_block(p.depth, size, across.size * lanes, lanes)
-    grid = _grid(p, down, across, block, batch, ready is not None)
-    result = Plan(down, across, grid, block, "ready" if ready else "none", False)
+    if parts > 1:
+        span = _span(target, p, parts)
+        block = _depth_block(span, size, across.size * lanes, lanes)
+        result = Plan(down, across, (1, 1), block, "none", False, parts, span)
+    else:
+        block = _depth_block(p.depth, size, across.size * lanes, lanes)
+        grid = _grid(p, down, across, block, batch, ready is not None)
+        result = Plan(down, across, grid, block, "ready" if ready else "none", False)
     if ready is None and (p.b[1] != 1 or _strided_badly(p.b[0], size, result.tiles)):
         result = replace(result, pack="unit")
     if result.panels >= 3 and p.depth >= 32 and _worth_copying(p, size):

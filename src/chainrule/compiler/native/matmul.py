@@ -12,55 +12,43 @@ is computed on the registers that hold a finished tile.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import views
-from chainrule.compiler.native.gemm import Gemm, pack_panel
+from chainrule.compiler.native.gemm import Gemm, pack_panel, share
 from chainrule.compiler.native.gemm_dot import Dots
 from chainrule.compiler.native.gemm_finish import Finish
+from chainrule.compiler.native.gemm_layout import (
+    Layout,
+    Operand,
+    batch_index,
+    dot,
+    expected,
+    find_layout,
+    leaves,
+    product_of,
+    rowmajor,
+)
 from chainrule.compiler.native.gemm_plan import (
     DotPlan,
     Plan,
-    Product,
     packed_size,
+    parts_of,
     plan,
     plan_dots,
     suits_dots,
 )
-from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
-from chainrule.compiler.native.microkernel import lanes_in
+from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
+from chainrule.compiler.native.microkernel import lanes_in, load_vector, plus
 from chainrule.compiler.native.target import Target, host
-from chainrule.compiler.native.text import Function, Int, Module, type_of
-from chainrule.errors import ChainruleError
-from chainrule.graph import Array, Shape, Spec
+from chainrule.compiler.native.text import Function, Module, Reg, type_of
+from chainrule.graph import Array, Spec
 
-
-class LayoutError(ChainruleError, ValueError):
-    """Operands that cannot be read where they lie: the schedule grouped what it should not."""
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A matrix for each batch index: where it lies and how far apart the batches are."""
-
-    base: Value
-    offset: int
-    batch: tuple[int, ...]  # strides of the batch axes
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A batch of products as they lie in memory; A and B may have changed places."""
-
-    product: Product
-    batch: Shape
-    a: Operand
-    b: Operand
-    c: Operand
-    swapped: bool  # C^T = B^T @ A^T
+SUMMED = 1 << 15
+"""Numbers that a unit of a `SumKernel` adds up at least."""
 
 
 def supports(ops: Sequence[Op]) -> bool:
@@ -71,7 +59,7 @@ def supports(ops: Sequence[Op]) -> bool:
     op = products[0]
     if op.output.dtype.kind not in "fiu":
         return False
-    buffers = _rowmajor([*leaves(ops, op.inputs), op.output])
+    buffers = rowmajor([*leaves(ops, op.inputs), op.output])
     return all(views.resolve(x, buffers) is not None for x in op.inputs)
 
 
@@ -91,6 +79,13 @@ def lower(
     """
     outputs = [ops[-1].output] if outputs is None else outputs
     target = target or host()
+    layout = expected(ops, False)
+    batch = math.prod(layout.batch)
+    parts = 1 if suits_dots(target, layout.product) else parts_of(target, layout.product, batch)
+    if parts > 1:
+        before = ops[: ops.index(product_of(ops)) + 1]
+        partial = MatmulKernel(before, [], target, parts=parts)
+        return [partial, SumKernel(ops, outputs, constants or {}, partial.writes[0])]
     kernel = MatmulKernel(ops, outputs, target, constants)
     how = kernel.plan
     if isinstance(how, Plan) and _many_would_pack(how) and not kernel.layout.swapped:
@@ -113,6 +108,8 @@ class MatmulKernel(Kernel):
     Arguments:
         ops, outputs, target, constants: as in `lower`.
         pack: the kernel that packs B before this one runs, if there is one.
+        parts: more than 1 leaves the sums over so many parts of the depth for a `SumKernel`, in a
+            value that takes the place of the outputs.
     """
 
     family = "matmul"
@@ -124,15 +121,18 @@ class MatmulKernel(Kernel):
         target: Target,
         constants: Mapping[Value, Array] | None = None,
         pack: PackKernel | None = None,
+        parts: int = 1,
     ):
-        self.ops, self.writes = list(ops), list(outputs)
-        self.target, self.pack = target, pack
+        self.ops, self.target, self.pack = list(ops), target, pack
         self.op = product_of(ops)
         self.constants = constants or {}
         self.looks = leaves(ops, self.op.inputs)
         self.operands = self.looks if pack is None else leaves(ops, self.op.inputs[:1])
-        self.looks = leaves(ops, self.op.inputs)
-        self._settle(expected(ops))
+        self.parts, self.writes = parts, list(outputs)
+        if parts > 1:
+            self.writes = [Value(Spec((parts, self.op.output.size), self.op.output.dtype))]
+        self.stored = self.writes == [self.op.output]
+        self._settle(expected(ops, self.stored))
         reads = [*self.operands, *(self.finish.reads if self.finish is not None else ())]
         if pack is not None:
             reads.append(pack.output)
@@ -143,14 +143,14 @@ class MatmulKernel(Kernel):
         self.layout = layout
         batch = math.prod(layout.batch)
         p = layout.product
-        if self.pack is None and suits_dots(self.target, p):
+        if self.pack is None and self.parts == 1 and suits_dots(self.target, p):
             self.plan: Plan | DotPlan = plan_dots(self.target, p, batch)
         else:
             ready = None if self.pack is None else self.pack.tile
-            self.plan = plan(self.target, p, batch, ready)
+            self.plan = plan(self.target, p, batch, ready, self.parts)
         self.units = batch * self.plan.units
         self.finish = None
-        if self.writes != [self.op.output]:
+        if not self.stored and self.parts == 1:
             self.finish = Finish(
                 self.op, self.ops, self.writes, self.constants, layout.batch, layout.swapped
             )
@@ -169,33 +169,41 @@ class MatmulKernel(Kernel):
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         swap = None if self.pack is None else False
-        self._settle(find_layout(self.op, buffers, self.writes == [self.op.output], swap))
+        self._settle(find_layout(self.op, buffers, self.stored, swap))
         if self.finish is not None:
             self.finish.buffers = buffers
-        at, p = self.layout, self.layout.product
-        gemm = self._loops(module, name)
         f = Function(module, name, PARAMETERS)
         if self.units:
-            a, b, c = at.a, at.b, at.c
-            if self.pack is not None:
-                b = self.pack.packed(at)
-            start = [f.at(buffers[x.base].pointer(f), x.offset, p.type) for x in (a, b)]
-            if self.finish is None:
-                start.append(f.at(buffers[c.base].pointer(f), c.offset, p.type))
-            else:
-                start.append(f.arg("scratch"))
-            down, across = self.plan.grid
             with f.loop(f.arg("lo"), f.arg("hi")) as unit:
-                rest = f.udiv(unit.index, across)
-                place = (f.urem(rest, down), f.urem(unit.index, across))
-                batch = f.udiv(rest, down) if at.batch else f.add(0, 0)
-                index = batch_index(f, batch, at.batch)
-                moved = [
-                    f.at(pointer, dot(f, index, x.batch), p.type)
-                    for pointer, x in zip(start, (a, b, c), strict=True)
-                ]
-                gemm.unit(f, (moved[0], moved[1], moved[2]), f.arg("scratch"), place, batch)
+                self._unit(f, name, buffers, unit.index)
         f.finish()
+
+    def _unit(self, f: Function, name: str, buffers: Buffers, unit: Reg) -> None:
+        """Find a unit's place in batch, depth and grid, and its operands."""
+        at, p = self.layout, self.layout.product
+        down, across = self.plan.grid
+        rest = f.udiv(unit, across)
+        place = (f.urem(rest, down), f.urem(unit, across))
+        rest = f.udiv(rest, down)
+        batch = math.prod(at.batch)
+        part = f.udiv(rest, batch) if self.parts > 1 else f.add(0, 0)
+        rest = f.urem(rest, batch)
+        index = batch_index(f, rest, at.batch)
+        b = at.b if self.pack is None else self.pack.packed(at)
+        moved = []
+        for x in (at.a, b):
+            start = f.at(buffers[x.base].pointer(f), x.offset, p.type)
+            moved.append(f.at(start, dot(f, index, x.batch), p.type))
+        if self.finish is not None:
+            c = f.arg("scratch")
+        elif self.parts > 1:
+            inside = f.add(f.mul(part, self.op.output.size), dot(f, index, at.c.batch))
+            c = f.at(buffers[self.writes[0]].pointer(f), inside, p.type)
+        else:
+            c = f.at(buffers[at.c.base].pointer(f), at.c.offset, p.type)
+            c = f.at(c, dot(f, index, at.c.batch), p.type)
+        loops = self._loops(f.module, name)
+        loops.unit(f, (moved[0], moved[1], c), f.arg("scratch"), place, rest, part)
 
 
 class PackKernel(Kernel):
@@ -245,106 +253,48 @@ class PackKernel(Kernel):
         f.finish()
 
 
-# --- where operands lie ---------------------------------------------------------------------------
-
-
-def product_of(ops: Sequence[Op]) -> Op:
-    """The one matmul of a group."""
-    (op,) = [op for op in ops if op.name == "matmul"]
-    return op
-
-
-def leaves(ops: Sequence[Op], values: Sequence[Value]) -> list[Value]:
-    """The values in memory from which a group's operations make `values`."""
-    found: dict[Value, None] = {}
-    for value in values:
-        if value.op is not None and value.op in ops and value.op.name != "matmul":
-            found.update(dict.fromkeys(leaves(ops, value.op.inputs)))
-        elif value.op is None or value.op not in ops:
-            found[value] = None
-    return list(found)
-
-
-def expected(ops: Sequence[Op]) -> Layout:
-    """The layout if all buffers are row-major."""
-    op = product_of(ops)
-    return find_layout(op, _rowmajor([*leaves(ops, op.inputs), op.output]))
-
-
-def _rowmajor(values: Sequence[Value]) -> dict[Value, Buffer]:
-    return {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
-
-
-def find_layout(op: Op, buffers: Buffers, stored: bool = True, swap: bool | None = None) -> Layout:
-    """Where a matmul's operands and result lie.
+class SumKernel(Kernel):
+    """The sum of what a `MatmulKernel` left for parts of the depth, and what is fused behind it.
 
     Arguments:
-        stored: whether the result goes to its buffer as it is; else it is taken for row-major.
-        swap: whether to compute C^T = B^T @ A^T; None chooses what lets C be stored in vectors.
-
-    Raises:
-        LayoutError: if an operand is no view of a buffer.
+        ops, outputs, constants: as in `lower`.
+        partial: the sums over each part, one C after another.
     """
-    seen = []
-    places = [buffers, buffers, buffers if stored else _rowmajor([op.output])]
-    for value, where in zip((*op.inputs, op.output), places, strict=True):
-        view = views.resolve(value, where)
-        if view is None:
-            raise LayoutError(f"{op} cannot read {value} where it lies.")
-        seen.append(view)
-    x, y, z = seen
-    depth = x.shape[-1]
-    a, b, c = (Operand(v.base, v.offset, v.strides[:-2]) for v in seen)
-    batch = z.shape[:-2]
-    rows, row_steps = z.shape[-2], [v.strides[-2] for v in (x, z)]
-    merged = _merge_rows(x, y, z) if math.prod(batch) > 1 else None
-    if merged is not None:
-        rows, row_steps = merged
-    if merged is not None or math.prod(batch) == 1:
-        batch, a, b, c = (), replace(a, batch=()), replace(b, batch=()), replace(c, batch=())
-    columns = z.shape[-1]
-    # Strides along an axis of one element mean nothing: let them be as is most convenient.
-    product = Product(
-        rows,
-        columns,
-        depth,
-        type_of(op.output.dtype),
-        (row_steps[0] if rows > 1 else depth, x.strides[-1] if depth > 1 else 1),
-        (y.strides[-2] if depth > 1 else columns, y.strides[-1] if columns > 1 else 1),
-        (row_steps[1] if rows > 1 else columns, z.strides[-1] if columns > 1 else 1),
-    )
-    if swap is None:
-        swap = (columns == 1 and rows > 1) or (product.c[1] != 1 and product.c[0] == 1)
-    if swap:
-        return Layout(product.transposed, batch, b, a, c, True)
-    return Layout(product, batch, a, b, c, False)
 
+    family = "sum"
 
-def _merge_rows(x: views.View, y: views.View, z: views.View) -> tuple[int, list[int]] | None:
-    """Rows and row strides of A and C with the batch axes among the rows, if B is repeated."""
-    if any(s for n, s in zip(y.shape[:-2], y.strides[:-2], strict=True) if n > 1):
-        return None
-    steps = []
-    for v in (x, z):
-        joined = views.regroup(v.shape[:-1], v.strides[:-1], (math.prod(v.shape[:-1]),))
-        if joined is None:
-            return None
-        steps.append(joined[0])
-    return math.prod(z.shape[:-1]), steps
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        outputs: Sequence[Value],
+        constants: Mapping[Value, Array],
+        partial: Value,
+    ):
+        op = product_of(ops)
+        self.ops = [x for x in ops[ops.index(op) + 1 :]]
+        self.writes, self.partial = list(outputs), partial
+        self.finish = Finish(op, ops, outputs, constants, (), op.output.shape[-1] == 1)
+        self.reads = [partial, *self.finish.reads]
+        rows = self.finish.row.extent
+        self.units = max(1, min(rows, 16, partial.size // SUMMED))
 
+    def may_overwrite(self, read: Value, write: Value) -> bool:
+        return read is not self.partial and self.finish.reads_only_here(read)
 
-def batch_index(f: Function, number: Int, shape: Shape) -> list[Int]:
-    """The indices along each axis of batch `number`."""
-    index: list[Int] = []
-    for n in reversed(shape):
-        index.append(f.urem(number, n))
-        number = f.udiv(number, n)
-    return index[::-1]
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        self.finish.buffers = buffers
+        f = Function(module, name, PARAMETERS)
+        type = type_of(self.partial.dtype)
+        lanes = lanes_in(module.target, type)
+        parts, size = self.partial.shape
+        base = buffers[self.partial].pointer(f)
 
+        def total(row: Reg, column: Reg, mask: Reg | None) -> Reg:
+            at = f.at(base, f.add(f.mul(row, self.finish.column.extent), column), type)
+            sums = [load_vector(f, f.at(at, i * size, type), type, mask) for i in range(parts)]
+            return functools.reduce(functools.partial(plus, f), sums)
 
-def dot(f: Function, index: Sequence[Int], steps: Sequence[int]) -> Int:
-    """The sum of index times step."""
-    total: Int = 0
-    for i, step in zip(index, steps, strict=True):
-        total = f.add(total, f.mul(i, step))
-    return total
+        with f.loop(f.arg("lo"), f.arg("hi")) as unit:
+            rows = share(f, self.finish.row.extent, unit.index, self.units)
+            self.finish.elements(f, rows, lanes, total)
+        f.finish()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chainrule.compiler.native.target import Target
-from chainrule.compiler.native.text import Function, Int, Reg, vector
+from chainrule.compiler.native.text import Function, Int, Reg, element, vector
 
 Sums = list[list[Reg]]
 """The accumulators of a tile: one vector register for each row and each vector of the row."""
@@ -89,8 +89,7 @@ class Tile:
         """The lanes of vector j that exist, as a literal; None if all do."""
         if self.count(j) == self.lanes:
             return None
-        bits = ", ".join(f"i1 {int(lane < self.last)}" for lane in range(self.lanes))
-        return Reg(f"<{bits}>", f"<{self.lanes} x i1>")
+        return literal_mask(self.lanes, self.last)
 
 
 def lanes_in(target: Target, type: str) -> int:
@@ -103,12 +102,15 @@ def itemsize(type: str) -> int:
     return {"float": 4, "double": 8}.get(type) or int(type[1:]) // 8
 
 
+def load_vector(f: Function, address: Reg, type: str, mask: Reg | None = None) -> Reg:
+    """Load a vector, or only the lanes in a mask (zeros elsewhere)."""
+    whole = vector(type, lanes_in(f.target, type))
+    return f.load(address, whole) if mask is None else f.load_masked(address, whole, mask)
+
+
 def load(f: Function, tile: Tile, address: Reg, j: int) -> Reg:
     """Load the lanes of vector j that exist."""
-    mask = tile.mask(j)
-    if mask is None:
-        return f.load(address, tile.vector)
-    return f.load_masked(address, tile.vector, mask)
+    return load_vector(f, address, tile.type, tile.mask(j))
 
 
 def store(f: Function, tile: Tile, x: Reg, address: Reg, j: int) -> None:
@@ -120,11 +122,24 @@ def store(f: Function, tile: Tile, x: Reg, address: Reg, j: int) -> None:
         f.store_masked(x, address, mask)
 
 
+def _is_float(x: Reg) -> bool:
+    return element(x.type) in ("float", "double")
+
+
 def multiply_add(f: Function, x: Reg, y: Reg, z: Reg) -> Reg:
     """x y + z, for floating-point numbers and integers."""
-    if x.type.endswith(("float", "double", "float>", "double>")):
-        return f.fma(x, y, z)
-    return f.op("add", f.op("mul", x, y), z)
+    return f.fma(x, y, z) if _is_float(x) else f.op("add", f.op("mul", x, y), z)
+
+
+def plus(f: Function, x: Reg, y: Reg) -> Reg:
+    """x + y, likewise."""
+    return f.op("fadd" if _is_float(x) else "add", x, y)
+
+
+def literal_mask(lanes: int, count: int) -> Reg:
+    """The mask of the first `count` lanes."""
+    bits = ", ".join(f"i1 {int(lane < count)}" for lane in range(lanes))
+    return Reg(f"<{bits}>", f"<{lanes} x i1>")
 
 
 def zeros(f: Function, tile: Tile) -> Sums:

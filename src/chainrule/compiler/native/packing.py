@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chainrule.compiler.native.microkernel import itemsize, lanes_in
+from chainrule.compiler.native.microkernel import itemsize, lanes_in, literal_mask, load_vector
 from chainrule.compiler.native.text import (
     Function,
     Int,
@@ -80,8 +80,7 @@ def _load_first(f: Function, address: Reg, type: str, count: int) -> Reg:
         return f.zero(vector(type, lanes))
     if count >= lanes:
         return f.load(address, vector(type, lanes))
-    bits = ", ".join(f"i1 {int(lane < count)}" for lane in range(lanes))
-    return f.load_masked(address, vector(type, lanes), Reg(f"<{bits}>", f"<{lanes} x i1>"))
+    return load_vector(f, address, type, literal_mask(lanes, count))
 
 
 def _pack_elements(f: Function, panel: Panel, start: Int = 0) -> None:
