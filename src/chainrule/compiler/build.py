@@ -135,8 +135,10 @@ def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, A
 
     graph = own(graph)
     kernels = fuse.kernels(graph, target)
-    arranged = arrange(graph, kernels, lambda op: fuse.kernels_of(op, target, graph))
-    return arranged, layout.choose(arranged.graph, arranged.kernels)
+    strides = layout.choose(graph, kernels)
+    settled = [part for kernel in kernels for part in kernel.settled(strides)]
+    arranged = arrange(graph, settled, lambda op: fuse.kernels_of(op, target, graph))
+    return arranged, strides
 
 
 def emit(planned: Plan, target: Target) -> bytes:

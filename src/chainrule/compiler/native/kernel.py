@@ -92,6 +92,14 @@ class Kernel(ABC):
         writes the one in its place, and no other unit reads it."""
         return False
 
+    def settled(self, strides: Mapping[Value, tuple[int, ...]]) -> Sequence[Kernel]:
+        """The kernels to be run in its place, now that it is known how values lie.
+
+        Arguments:
+            strides: of the values that do not lie row-major.
+        """
+        return [self]
+
     @abstractmethod
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         """Write `void @name(PARAMETERS)` and whatever it calls into the module."""

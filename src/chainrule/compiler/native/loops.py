@@ -56,15 +56,16 @@ class LoopKernel(Kernel):
         constants: Mapping[Value, Array] | None = None,
         partials: Mapping[Value, Value] | None = None,
     ):
+        self.constants = constants or {}
         self._set(ops, outputs, Group(list(ops), constants, partials).nests(outputs))
 
     def _set(self, ops: Collection[Op], outputs: Sequence[Value], nests: list[Nest]) -> None:
         self.ops, self.writes, self.nests = list(ops), list(outputs), nests
         self.reads = list(dict.fromkeys(v for n in nests for v in n.expressions.reads))
-        self.plans = [self._plan(nest) for nest in nests]
+        plans = [plan_of(nest, {}) for nest in nests]
         self.nest_units = [self._units_of(nest) for nest in nests]
         self.units = sum(self.nest_units)
-        self.scratch = max(map(_scratch_of, self.plans), default=0)
+        self.scratch = max(map(_scratch_of, plans), default=0)
 
     @classmethod
     def in_blocks(
@@ -74,14 +75,16 @@ class LoopKernel(Kernel):
         partials = in_blocks(nest, count)
         kernel = cls.__new__(cls)
         used = under([z.op for z in partials if z.op is not None], ops)
+        kernel.constants = {}
         kernel._set(used, list(dict.fromkeys(partials.values())), [nest])
         return kernel, partials
 
-    def _plan(self, nest: Nest) -> RowPlan:
-        """How a nest is done if all values lie row-major."""
-        values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
-        flat = {v: Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype) for v in values}
-        return RowPlan(nest, arrange(nest, flat, host()), host(), SCRATCH)
+    def settled(self, strides: Mapping[Value, tuple[int, ...]]) -> list[LoopKernel]:
+        """Where a few long rows are reduced, several kernels: see `in_blocks`."""
+        for nest in self.nests:
+            if _too_long(plan_of(nest, strides)):
+                return _split(self.ops, self.writes, self.constants, nest, strides)
+        return [self]
 
     def _units_of(self, nest: Nest) -> int:
         """Units by the problem's shape."""
@@ -144,23 +147,29 @@ def _scratch_of(plan: RowPlan) -> int:
 # --- kernels of a group ---------------------------------------------------------------------------
 
 SPLIT = 1 << 16  # elements (of a cheap expression); rows of more are reduced in blocks
-FEW = 4  # ... if there are fewer units than that
+FEW = 8  # ... if there are fewer units than that
 MOST_BLOCKS = 64
 
 
 def kernels(
     ops: Collection[Op], outputs: Sequence[Value], constants: Mapping[Value, Array] | None = None
-) -> list[Kernel]:
-    """The kernels of a group, to be run one after another.
+) -> list[LoopKernel]:
+    """The kernel of a group; when it is known how values lie, `settled` may make several of it."""
+    return [LoopKernel(ops, outputs, constants)]
 
-    One, unless a few long rows are reduced: these are cut into blocks, whose results lie in values
-    of no graph; further kernels make the reductions of them, and do what then is left.
+
+def _split(
+    ops: Collection[Op],
+    outputs: Sequence[Value],
+    constants: Mapping[Value, Array],
+    nest: Nest,
+    strides: Mapping[Value, tuple[int, ...]],
+) -> list[LoopKernel]:
+    """A group in which a nest's rows are too few and too long to be shared out.
+
+    The first reductions are done in blocks, whose results lie in values of no graph; further
+    kernels make the reductions of them, and do what then is left.
     """
-    whole = LoopKernel(ops, outputs, constants)
-    found = next((i for i, plan in enumerate(whole.plans) if _too_long(plan)), None)
-    if found is None:
-        return [whole]
-    nest = whole.nests[found]
     values = [z for node in nest.stages[0] for z in nest.expressions.reduced[node]]
     count = max(2, min(MOST_BLOCKS, nest.size * max(1, nest.cost // 4) // (SPLIT // 2)))
     first, partials = LoopKernel.in_blocks(ops, nest, count)
@@ -170,10 +179,19 @@ def kernels(
         pass
     made = [z.op for z in values if z.op is not None]
     joined = LoopKernel(made, values, constants, partials)
-    left = [op for op in ops if op not in made]
     rest = [z for z in outputs if z not in values]
-    left = under([z.op for z in rest if z.op is not None], left)
-    return [first, joined, *(kernels(left, rest, constants) if rest else [])]
+    left = under([z.op for z in rest if z.op is not None], [op for op in ops if op not in made])
+    last = LoopKernel(left, rest, constants).settled(strides) if rest else []
+    return [first, joined, *last]
+
+
+def plan_of(nest: Nest, strides: Mapping[Value, tuple[int, ...]]) -> RowPlan:
+    """How a nest is done if its values lie row-major, but for some."""
+    values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
+    buffers = {
+        v: Buffer(0, 0, v.shape, strides.get(v) or strides_of(v.shape), v.dtype) for v in values
+    }
+    return RowPlan(nest, arrange(nest, buffers, host()), host(), SCRATCH)
 
 
 def _too_long(plan: RowPlan) -> bool:
