@@ -427,10 +427,16 @@ def kernels(graph: Graph, target: Target | None) -> list[Kernel]:
     order = {op: i for i, op in enumerate(graph.ops)}
     reading = _outputs(groups)
     made: list[Kernel] = []
+    apart: set[Value] = set()
     for group in groups.groups.values():
         ops = sorted(group.ops, key=order.__getitem__)
         outputs = sorted(reading[group.number], key=lambda z: order[z.op])  # type: ignore[index]
-        made += _lower(graph, group, ops, outputs, target)
+        if group.first is None:
+            made += _loops(graph, group, ops, outputs, apart)
+        elif group.family is None:
+            made += kernels_of(group.first, None, graph)
+        else:
+            made += group.family.lower(group.first, ops, outputs, graph, target)
     return pool.paired(made, graph.outputs)
 
 
@@ -454,17 +460,33 @@ def _outputs(groups: Groups) -> dict[int, set[Value]]:
     return read
 
 
-def _lower(
-    graph: Graph, group: Group, ops: list[Op], outputs: list[Value], target: Target
+def _loops(
+    graph: Graph, group: Group, ops: list[Op], outputs: list[Value], apart: set[Value]
 ) -> list[Kernel]:
-    if group.first is not None:
-        if group.family is None:
-            return kernels_of(group.first, None, graph)
-        return group.family.lower(group.first, ops, outputs, graph, target)
+    """The kernels of a group of loops; if it cannot be one, of each value that it was formed for.
+
+    Arguments:
+        apart: the values that are written although they belong to their readers; several groups may
+            need one.
+    """
     try:
         return loops.kernels(ops, outputs, graph.constants)
     except Unfusable:
-        return [k for op in ops for k in loops.kernels([op], op.outputs, graph.constants)]
+        pass
+    made: list[Kernel] = []
+    inner = [op for op in ops if op.output not in group.placed]
+    for op in ops:
+        if op.output not in group.placed:
+            continue
+        some = loops.under([op], [*inner, op])
+        try:
+            made += loops.kernels(some, op.outputs, graph.constants)
+        except Unfusable:
+            for one in some:
+                if one.output not in apart:
+                    apart.add(one.output)
+                    made += loops.kernels([one], one.outputs, graph.constants)
+    return made
 
 
 def kernels_of(op: Op, target: Target | None, graph: Graph) -> list[Kernel]:
