@@ -39,6 +39,8 @@ def machine(target: Target) -> Any:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         chosen = llvm.Target.from_default_triple()
+    # The code model stays the one for code loaded at run time: code and constants may be mapped
+    # more than 2 GiB apart, and "small" addresses would be cut off without a word.
     return chosen.create_target_machine(
         cpu=target.cpu, features=target.features, opt=LEVEL, reloc="pic"
     )
