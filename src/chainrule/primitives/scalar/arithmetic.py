@@ -175,14 +175,18 @@ class Arithmetic(ABC):
             value = self.fma(value, x, self.number(x, c))
         return value
 
-    def nearest(self, x: Operand) -> tuple[Operand, Operand]:
+    def nearest(self, x: Operand, factor: float = 1.0) -> tuple[Operand, Operand]:
         """The whole number nearest to a small x (|x| < 2^21 or 2^50): as float and as integer.
 
-        Adding 3/2 2^23 (2^52) leaves no bits for a fraction, and the integer in the low bits.
+        Adding 3/2 2^23 (2^52) leaves no bits for a fraction, and the integer in the low bits. With
+        a factor it is one of the whole numbers nearest to x times that.
         """
         shift = 1.5 * 2.0 ** np.finfo(x.dtype).nmant
         offset = int(np.asarray(shift, x.dtype).view(f"int{x.dtype.itemsize * 8}"))
-        shifted = x + shift
+        if factor == 1.0:
+            shifted = x + shift
+        else:
+            shifted = self.fma(x, self.number(x, factor), self.number(x, shift))
         return shifted - shift, self.bits(shifted) - offset
 
     def power_of_two(self, n: Operand, dtype: DType) -> Operand:

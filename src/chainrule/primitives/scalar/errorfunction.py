@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.primitives.kernels import erf as kernel
 from chainrule.primitives.scalar.arithmetic import Arithmetic, Operand
-from chainrule.primitives.scalar.exponential import exp, exp_small
+from chainrule.primitives.scalar.exponential import exp_below_one, exp_small
 from chainrule.primitives.scalar.logarithm import log
 
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
@@ -40,7 +40,7 @@ def erf(m: Arithmetic, x: Operand) -> Operand:
         # Both ratios are one polynomial by another, so they can share the division.
         centre, tail = kernel.ERF_CENTRE[_DOUBLE], kernel.ERF_TAIL[_DOUBLE]
         near = size * _ratio(m, z, centre)
-        far = 1.0 - exp(m, -z) * _ratio(m, size, tail)
+        far = 1.0 - exp_below_one(m, -z) * _ratio(m, size, tail)
     return m.copysign(m.select(size > 1.0, far, near), x)
 
 

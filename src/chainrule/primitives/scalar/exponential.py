@@ -50,31 +50,48 @@ _CONSTANTS: dict[Any, Constants] = {
 
 
 def _reduce(m: Arithmetic, x: Operand) -> tuple[Operand, Operand, Operand]:
-    """(n as float, n as integer, e^r - 1)."""
+    """(n as float, n as integer, r)."""
     t = _CONSTANTS[x.dtype]
-    whole, n = m.nearest(x * LOG2_E)
-    r = m.fma(whole, m.number(x, -t.low), m.fma(whole, m.number(x, -t.high), x))
-    return whole, n, m.fma(r * r, m.polynomial(r, t.polynomial), r)
+    whole, n = m.nearest(x, LOG2_E)
+    r = m.fma(whole, m.number(x, -t.high), x)
+    return whole, n, m.fma(whole, m.number(x, -t.low), r)
+
+
+def _less_one(m: Arithmetic, r: Operand) -> Operand:
+    """e^r - 1."""
+    return m.fma(r * r, m.polynomial(r, _CONSTANTS[r.dtype].polynomial), r)
+
+
+def _power(m: Arithmetic, r: Operand) -> Operand:
+    """e^r."""
+    return m.polynomial(r, (1.0, 1.0, *_CONSTANTS[r.dtype].polynomial))
 
 
 def exp(m: Arithmetic, x: Operand) -> Operand:
     """e^x."""
     t = _CONSTANTS[x.dtype]
-    whole, n, p = _reduce(m, m.clamp(x, t.least, t.most))
-    return m.scale(p + 1.0, whole, n)
+    whole, n, r = _reduce(m, m.clamp(x, t.least, t.most))
+    return m.scale(_power(m, r), whole, n)
+
+
+def exp_below_one(m: Arithmetic, x: Operand) -> Operand:
+    """e^x for x <= 0."""
+    x = m.select(x < _CONSTANTS[x.dtype].least, m.number(x, _CONSTANTS[x.dtype].least), x)
+    whole, n, r = _reduce(m, x)
+    return m.scale(_power(m, r), whole, n)
 
 
 def exp_small(m: Arithmetic, x: Operand) -> Operand:
     """e^x where that is certainly a normal number, or x is NaN."""
-    _, n, p = _reduce(m, x)
-    return (p + 1.0) * m.power_of_two(n, x.dtype)
+    _, n, r = _reduce(m, x)
+    return _power(m, r) * m.power_of_two(n, x.dtype)
 
 
 def exp_of_sum(m: Arithmetic, x: Operand, low: Operand) -> Operand:
     """e^(x + low) of a sum whose second term is far smaller, rounded as if it were one number."""
     t = _CONSTANTS[x.dtype]
     x = m.clamp(x, t.least, t.most)
-    whole, n = m.nearest(x * LOG2_E)
+    whole, n = m.nearest(x, LOG2_E)
     first = m.fma(whole, m.number(x, -t.high), x)
     rest = m.fma(whole, m.number(x, t.low), -low)
     r, lost = m.two_sum(first, -rest)
@@ -86,15 +103,15 @@ def exp_of_sum(m: Arithmetic, x: Operand, low: Operand) -> Operand:
 def expm1(m: Arithmetic, x: Operand) -> Operand:
     """e^x - 1 = 2^n ((e^r - 1) + (1 - 2^-n)); below -one it is -1."""
     t = _CONSTANTS[x.dtype]
-    whole, n, p = _reduce(m, m.clamp(x, -t.one - 1, t.most))
+    whole, n, r = _reduce(m, m.clamp(x, -t.one - 1, t.most))
     # 1 - 2^-n is 1 from n = 2 one on, where 2^-n might not exist.
     inverse = m.power_of_two(-m.select(n > 60, 60, n), x.dtype)
-    return m.copysign(m.scale(p + (1.0 - inverse), whole, n), x)
+    return m.copysign(m.scale(_less_one(m, r) + (1.0 - inverse), whole, n), x)
 
 
 def sigmoid(m: Arithmetic, x: Operand) -> Operand:
     """1 / (1 + e^-x) for x >= 0 and e^x / (1 + e^x) below: no power of e overflows."""
-    small = exp(m, -m.abs(x))
+    small = exp_below_one(m, -m.abs(x))
     return m.select(x < 0.0, small, 1.0) / (small + 1.0)
 
 
@@ -103,7 +120,7 @@ def tanh(m: Arithmetic, x: Operand) -> Operand:
     t = _CONSTANTS[x.dtype]
     size = m.abs(x)
     size = size + size
-    _, n, p = _reduce(m, m.select(size > t.one + 2, m.number(x, t.one + 2), size))
+    _, n, r = _reduce(m, m.select(size > t.one + 2, m.number(x, t.one + 2), size))
     power = m.power_of_two(n, x.dtype)
-    e = m.fma(power, p, power - 1.0)  # e^2|x| - 1
+    e = m.fma(power, _less_one(m, r), power - 1.0)  # e^2|x| - 1
     return m.copysign(e / (e + 2.0), x)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule.primitives.scalar.arithmetic import Arithmetic, Operand
-from chainrule.primitives.scalar.exponential import exp
+from chainrule.primitives.scalar.exponential import exp_below_one
 
 
 class Constants(NamedTuple):
@@ -154,4 +154,4 @@ def logaddexp(m: Arithmetic, x: Operand, y: Operand) -> Operand:
     cancel, just below x = 0, as it is in NumPy.
     """
     distance = m.select(x == y, 0.0, m.abs(x - y))  # also of two equal infinities
-    return m.maximum(x, y) + log1p(m, exp(m, -distance))
+    return m.maximum(x, y) + log1p(m, exp_below_one(m, -distance))

@@ -89,7 +89,7 @@ class Reduced(NamedTuple):
 
 def _reduce_near(m: Arithmetic, x: Operand, precise: bool) -> Reduced:
     """For |x| < 2^20; not `precise`, the remainder has the digits of float32."""
-    whole, n = m.nearest(x * (2 / math.pi))
+    whole, n = m.nearest(x, 2 / math.pi)
     if not precise:
         first, second = _half_pi(33, 53)
         high = (x - whole * first) - whole * second
