@@ -10,6 +10,7 @@ import ctypes
 import functools
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class Ceiling:
             threads: how many run at once; the sum over them.
         """
 
-        def run() -> None:
+        def run(_: int) -> None:
             out = np.full(64, 0.5, self._dtype)
             self._multiply_adds(out.ctypes.data, rounds)
 
@@ -104,7 +105,7 @@ class Ceiling:
         vectors = nbytes // self.vector_bytes // 8 * 8
         data = [_zeros(nbytes) for _ in range(threads)]
 
-        def run(number: int = 0) -> None:
+        def run(number: int) -> None:
             self._stream(data[number].ctypes.data, vectors)
 
         return threads * vectors * self.vector_bytes / _best(run, repeat, threads)
@@ -116,15 +117,15 @@ def _zeros(nbytes: int) -> np.ndarray[Any, Any]:
     return array
 
 
-def _best(run: Any, repeat: int, threads: int) -> float:
+def _best(run: Callable[[int], None], repeat: int, threads: int) -> float:
     """The shortest time in which `threads` calls at once are done."""
     best = float("inf")
     for _ in range(repeat + 1):
-        others = [threading.Thread(target=run) for _ in range(threads - 1)]
+        others = [threading.Thread(target=run, args=(i,)) for i in range(1, threads)]
         start = time.perf_counter()
         for thread in others:
             thread.start()
-        run()
+        run(0)
         for thread in others:
             thread.join()
         best = min(best, time.perf_counter() - start)
