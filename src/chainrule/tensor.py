@@ -24,7 +24,7 @@ from chainrule.errors import (
     IndexingError,
     ShapeError,
 )
-from chainrule.graph import Leaf, Node, make, register_tensor_class, state
+from chainrule.graph import Leaf, Node, make, register_tensor_class, state, structure
 from chainrule.operators import Operators
 
 
@@ -181,6 +181,7 @@ class Tensor(Operators):
         hooks = self._node.hooks.setdefault(self._slot, HookDict())
         handle = RemovableHandle(hooks)
         hooks[handle.id] = hook
+        structure.epoch += 1
         return handle
 
     # --- assignment: this tensor gets another value -----------------------------------------------

@@ -145,7 +145,7 @@ class Compiled:
         if self.traces >= self.limit:
             self._warn_of_limit(key, leaves, args, kwargs)
             return self.function(*args, **kwargs)
-        return self._first_call(key, call, leaves, versions)
+        return self._first_call(key, call, leaves)
 
     def _take_apart(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
@@ -170,12 +170,10 @@ class Compiled:
             return known
         return known, tuple([tensors.index(i) for i in tensors])
 
-    def _first_call(
-        self, key: Any, call: Any, leaves: Sequence[Any], versions: list[Version]
-    ) -> Any:
+    def _first_call(self, key: Any, call: Any, leaves: Sequence[Any]) -> Any:
         if self.traces == 0:
             warn_of_assignments(self.function)
-        version = self._trace(key, call, leaves)
+        version = self._trace(call, leaves)
         version.install()
         try:
             assert version.holds(leaves), "a version that was just traced does not hold"
@@ -186,11 +184,13 @@ class Compiled:
             raise
         self.traces += 1
         self._captured |= version.captured
-        versions.insert(0, version)
+        # Which arguments the function finds by itself too is known only now.
+        version.file_under((*key[:3], self._identities(leaves)))
+        self._versions.setdefault(version.key, []).insert(0, version)
         self._last = version
         return result
 
-    def _trace(self, key: Any, call: Any, leaves: Sequence[Any]) -> Version:
+    def _trace(self, call: Any, leaves: Sequence[Any]) -> Version:
         names = Names(self.function)
         known = names.tensors | self._captured
         tracer = Tracer(getattr(self.function, "__name__", "graph"))
@@ -203,7 +203,7 @@ class Compiled:
                 else:
                     given.append(tracer.argument(n, f"argument {n}", leaf))
             try:
-                return Version(tracer, names, key, call(iter(given)), self._make_program)
+                return Version(tracer, names, call(iter(given)), self._make_program)
             finally:
                 tracer.close()
 

@@ -56,10 +56,10 @@ class Results:
         self.outputs: list[ir.Value] = []
         self.updates: dict[int, int] = {}
         self.wanted: set[int] = set()
-        books = list(tracer.outside.values())
         self.connected: list[Any] = []  # what was returned and can be differentiated
         self.leaves, self.build = self._take_apart(returned)
         self.back = WayBack(tracer, self.connected) if self.connected else None
+        books = list(tracer.outside.values())
         self.assigned = [self._assigned(b) for b in books if self._has_changed(b)]
         self.gradients = [g for b in books if (g := self._gradient(b)) is not None]
         self.entries = [
@@ -87,7 +87,7 @@ class Results:
     def _kind(self, value: Any) -> tuple[str, Any]:
         """How a call makes a value: of an output, a number, numbers, a tensor, or as it is."""
         if isinstance(value, Value):
-            books = self.tracer.outside.get(id(value))
+            books = self.tracer.books(value)
             if books is not None:
                 return "tensor", finder(books)
             position = self._output(value._array)

@@ -37,7 +37,7 @@ class NumberProgram:
         self.steps = table.needed(needed_here)
         used = {i for _, operands, _ in self.steps for i in operands} | needed_here
         self.sources = [(i, source) for i, source in table.sources.items() if i in used]
-        self.values = list(table.values)
+        self.values, self._first = list(table.values), list(table.values)
         self.now: list[Any] = []
 
     def holds(self, leaves: Sequence[Any]) -> bool:
@@ -62,14 +62,17 @@ class NumberProgram:
 
     def reason(self, leaves: Sequence[Any]) -> str | None:
         """Which number keeps the version from holding."""
-        told = {i: self.guards[i] for i in self.guards}
         if self.holds(leaves):
             return None
+        behind = {i for i, told in self.guards.items() if self.values[i] != told}
+        for _, operands, result in reversed(self.steps):
+            if result in behind:
+                behind.update(operands)
         for position, source in self.sources:
-            if position in told and self.values[position] != told[position]:
-                was, now = told[position], self.values[position]
-                return f"{source.name} was {was!r} and is {now!r}, and Python asks for its value"
-        return "a comparison of numbers came out otherwise"
+            was, now = self._first[position], self.values[position]
+            if position in behind and was != now:
+                return f"{source.name} was {was!r} and is {now!r}, and Python asks what it is"
+        return "equal numbers of an optimiser are no longer equal"
 
     def _compute(self, now: list[Any]) -> bool:
         values = self.values
@@ -92,8 +95,9 @@ class Version:
         launch: runs it.
     """
 
-    def __init__(self, tracer: Tracer, names: Any, key: Any, returned: Any, backend: Backend):
-        self.names, self.key = names, key
+    def __init__(self, tracer: Tracer, names: Any, returned: Any, backend: Backend):
+        self.names = names
+        self.key: Any = None
         results = Results(tracer, returned)
         self.graph = graph = tracer.graph
         graph.outputs, graph.updates = results.outputs, results.updates
@@ -145,9 +149,16 @@ class Version:
         self._stamps: list[int] = [-1] * count
         self._nodes: list[Any] = [None] * count
         self.captured = {id(b.tensor) for b in books if b.place is None}
+        # Whether it makes no difference if two arguments are one tensor.
         free = not any(_is_argument(b) and b.position in updated for b in books)
-        self._simple = _simple_arguments(self.key) if free else None
+        self._free = free
+        self._simple: list[Any] | None = None
         self._had_grads = [(finder(b), b.had_grad) for b in books if b.had_grad is not None]
+
+    def file_under(self, key: Any) -> None:
+        """Note what of a call the version is for."""
+        self.key = key
+        self._simple = _simple_arguments(key) if self._free else None
 
     # --- the first call ---------------------------------------------------------------------------
 
@@ -232,6 +243,7 @@ class Version:
         for n, find in enumerate(self._finders):
             if n not in self._moving:
                 self._settle(n, find(leaves))
+        self._nodes = [None] * len(self._nodes)  # their hooks may be others
         self._epoch = epoch
         return True
 
@@ -250,7 +262,9 @@ class Version:
                     return f"the optimiser's {key!r} was {was!r:.60} and is {now!r:.60}"
         for n, tensor in enumerate(self._tensors):
             if tensor is not None and not self._look_again(n):
-                return f"a tensor from outside is now {signature.described(leaf_key(tensor))}"
+                words = signature.described(leaf_key(tensor))
+                needs = "" if tensor._node is not None else " without requires_grad"
+                return f"a tensor from outside that the function uses became {words}{needs}"
         return self.numbers.reason(leaves)
 
     def _settle(self, n: int, tensor: Any) -> None:

@@ -236,7 +236,7 @@ class Tracer:
                 books.entry._refuse()
         return books
 
-    def _books(self, tensor: Any) -> Outside | None:
+    def books(self, tensor: Any) -> Outside | None:
         """The books on a tensor from outside; None for one that was made in the trace."""
         books = self.outside.get(id(tensor))
         if books is not None:
@@ -244,7 +244,7 @@ class Tracer:
         return None if self._is_born(tensor, array_slot.__get__(tensor)) else self.adopt(tensor)
 
     def read_array(self, tensor: Any) -> Any:
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is None:
             return array_slot.__get__(tensor)
         if books.array is ABSENT:
@@ -268,7 +268,7 @@ class Tracer:
             if type(array) is not Traced:
                 self._bear(tensor)
             return
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is not None:
             if books.array is ABSENT:
                 self.enter(books)
@@ -279,29 +279,29 @@ class Tracer:
             self._bear(tensor)
 
     def read_node(self, tensor: Any) -> Any:
-        books = self._books(tensor)
+        books = self.books(tensor)
         return node_slot.__get__(tensor) if books is None else books.node
 
     def write_node(self, tensor: Any, node: Any) -> None:
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is None:
             node_slot.__set__(tensor, node)
         else:
             books.node = node
 
     def read_index(self, tensor: Any) -> Any:
-        books = self._books(tensor)
+        books = self.books(tensor)
         return index_slot.__get__(tensor) if books is None else books.index
 
     def write_index(self, tensor: Any, index: int) -> None:
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is None:
             index_slot.__set__(tensor, index)
         else:
             books.index = index
 
     def read_grad(self, tensor: Any) -> Any:
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is None:
             return grad_slot.__get__(tensor)
         if books.grad is ABSENT:
@@ -316,7 +316,7 @@ class Tracer:
         return books.grad
 
     def write_grad(self, tensor: Any, grad: Any) -> None:
-        books = self._books(tensor)
+        books = self.books(tensor)
         if books is None:
             grad_slot.__set__(tensor, grad)
             return
