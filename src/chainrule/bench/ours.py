@@ -136,6 +136,26 @@ def step_of(workload: Workload, weights: Any, dtype: str, variant: str) -> Calla
     return lambda: step(*batch)
 
 
+def trainer_of(workload: Workload, weights: Any, variant: str) -> tuple[Any, Any]:
+    """`train(x, labels)` takes a step on a batch of NumPy arrays, `predict(x)` gives the scores."""
+    compiled: Any = cr.compile if variant == "compiled" else lambda f: f
+    model = model_of(workload)
+    model.load_state_dict({k: cr.asarray(v) for k, v in weights.items()})
+    step, forward = compiled(_training(workload, model)), compiled(model)
+
+    def train(x: Any, labels: Any) -> None:
+        step(cr.asarray(x), cr.asarray(labels))
+
+    def predict(x: Any) -> Any:
+        model.eval()
+        with cr.no_grad():
+            scores = forward(cr.asarray(x)).numpy()
+        model.train()
+        return scores
+
+    return train, predict
+
+
 def _product(layout: str) -> Callable[[Any, Any], Any]:
     if layout == "TN":
         return lambda a, b: a.mT @ b

@@ -192,16 +192,33 @@ def step_of(workload: Workload, weights: Any, dtype: str, variant: str) -> Calla
         left, right = workload.layout == "TN", workload.layout == "NT"
         product = jax.jit(lambda a, b: (a.T if left else a) @ (b.T if right else b))
         return lambda: product(*batch).block_until_ready()
-    buffers = {k for k in weights if "running" in k or "num_batches" in k}
-    trained = {k: jnp.asarray(v) for k, v in weights.items() if k not in buffers}
-    fixed = {k: jnp.asarray(weights[k]) for k in buffers if "num_batches" not in k}
+    trained, fixed = _divided(weights)
     if not workload.trains:
         forward = jax.jit(lambda w, x: MODELS[workload.model](w, {}, x, workload))
         return lambda: forward(trained, batch[0]).block_until_ready()
-    return _training(workload, trained, fixed, batch)
+    step, _ = _training(workload, trained, fixed)
+    return lambda: step(batch)
 
 
-def _training(workload: Workload, w: Weights, fixed: Weights, batch: Any) -> Callable[[], Any]:
+def trainer_of(workload: Workload, weights: Any, variant: str) -> tuple[Any, Any]:
+    """`train(x, labels)` takes a step on a batch of NumPy arrays, `predict(x)` gives the scores."""
+    step, held = _training(workload, *_divided(weights))
+    forward = jax.jit(lambda w, x: MODELS[workload.model](w, {}, x, workload))
+    return (
+        lambda x, labels: step((jnp.asarray(x), jnp.asarray(labels))),
+        lambda x: jax.device_get(forward({**held[0], **held[2]}, jnp.asarray(x))),
+    )
+
+
+def _divided(weights: Any) -> tuple[Weights, Weights]:
+    """What is trained, and running statistics."""
+    buffers = {k for k in weights if "running" in k or "num_batches" in k}
+    trained = {k: jnp.asarray(v) for k, v in weights.items() if k not in buffers}
+    return trained, {k: jnp.asarray(weights[k]) for k in buffers if "num_batches" not in k}
+
+
+def _training(workload: Workload, w: Weights, fixed: Weights) -> tuple[Callable[..., Any], Any]:
+    """A function of a batch that takes one step, and where it keeps weights and state."""
     zeros = jax.tree.map(jnp.zeros_like, w)
     adam = workload.optimizer is not None and workload.optimizer[0] != "sgd"
     held = [w, (jnp.zeros(()), zeros, jax.tree.map(jnp.zeros_like, w)) if adam else zeros, fixed]
@@ -214,8 +231,8 @@ def _training(workload: Workload, w: Weights, fixed: Weights, batch: Any) -> Cal
 
     jitted = jax.jit(training_step, donate_argnums=(0, 1, 2))
 
-    def step() -> Any:
+    def step(batch: Any) -> Any:
         *held[:], loss = jitted(*held, batch)
         return loss.block_until_ready()
 
-    return step
+    return step, held

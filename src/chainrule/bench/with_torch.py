@@ -168,7 +168,30 @@ def step_of(workload: Workload, weights: Any, dtype: str, variant: str) -> Calla
                 return run(batch[0])
 
         return infer
-    return _training(workload, model, run, batch)
+    step = _training(workload, model, run)
+    return lambda: step(*batch)
+
+
+def trainer_of(workload: Workload, weights: Any, variant: str) -> tuple[Any, Any]:
+    """`train(x, labels)` takes a step on a batch of NumPy arrays, `predict(x)` gives the scores."""
+    model = model_of(workload)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    layout = torch.channels_last if "channels-last" in variant else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    run = torch.compile(model) if variant.startswith("compiled") else model
+    step = _training(workload, model, run)
+
+    def train(x: Any, labels: Any) -> None:
+        step(torch.from_numpy(x).to(memory_format=layout), torch.from_numpy(labels))
+
+    def predict(x: Any) -> Any:
+        model.eval()
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(x).to(memory_format=layout)).numpy()
+        model.train()
+        return scores
+
+    return train, predict
 
 
 def _product(layout: str, a: Any, b: Any) -> Callable[[], Any]:
@@ -177,7 +200,7 @@ def _product(layout: str, a: Any, b: Any) -> Callable[[], Any]:
     return lambda: torch.mm(a, b, out=out)
 
 
-def _training(workload: Workload, model: Any, run: Any, batch: list[Any]) -> Callable[[], Any]:
+def _training(workload: Workload, model: Any, run: Any) -> Callable[..., Any]:
     opt = None
     if workload.optimizer is not None:
         name, settings = workload.optimizer
@@ -185,11 +208,11 @@ def _training(workload: Workload, model: Any, run: Any, batch: list[Any]) -> Cal
         # `fused` is PyTorch's fastest form of each on a CPU.
         opt = kind(model.parameters(), fused=True, **settings)
 
-    def step() -> Any:
+    def step(x: Any, labels: Any = None) -> Any:
         model.zero_grad()
-        z = run(batch[0])
-        if workload.classes:
-            loss = F.cross_entropy(z.reshape(-1, z.shape[-1]), batch[1].reshape(-1))
+        z = run(x)
+        if labels is not None:
+            loss = F.cross_entropy(z.reshape(-1, z.shape[-1]), labels.reshape(-1))
         else:
             loss = (z * z).mean()
         loss.backward()

@@ -4,6 +4,7 @@ It reads requests from its standard input, a JSON object on each line, and answe
 
     {"build": "lenet", "contestant": "torch", "variant": "eager", ...} -> {"cold": seconds}
     {"losses": 20}     -> {"losses": [...]}
+    {"race": "lenet", "epochs": 5, ...} -> {"accuracy": ..., "seconds": ...}
     {"run": 0.3}       -> {"times": [seconds of each step], "peak": bytes}
 """
 
@@ -83,6 +84,17 @@ class Contestant:
             total += times[-1]
         return {"times": times, "peak": peak_bytes()}
 
+    def race(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chainrule.bench.race import train
+        from chainrule.bench.workloads import WORKLOADS
+        from chainrule.serialize import load
+
+        module = importlib.import_module(f"chainrule.bench.{MODULES[request['contestant']]}")
+        if request["contestant"] == "torch":
+            module.torch.set_num_threads(request["threads"])
+        weights = {k: v.numpy() for k, v in load(request["weights"]).items()}
+        return train(module, WORKLOADS[request["race"]], weights, request)
+
 
 def _number(result: Any) -> float:
     """A loss as a number; NaN for a result with several elements."""
@@ -96,7 +108,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not be taken for one
     for line in sys.stdin:
         request = json.loads(line)
-        kind = next(k for k in ("build", "losses", "run") if k in request)
+        kind = next(k for k in ("build", "losses", "run", "race") if k in request)
         try:
             answer = getattr(contestant, kind)(request)
         except Exception as error:

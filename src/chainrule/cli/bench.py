@@ -16,7 +16,7 @@ import typer
 from typer import Option
 
 from chainrule import bench as benchmark
-from chainrule.bench import report, studies, workloads
+from chainrule.bench import race, report, studies, workloads
 from chainrule.bench.run import available_threads, installed
 from chainrule.bench.studies import STUDIES
 from chainrule.cli.tables import print_table
@@ -39,7 +39,8 @@ def bench(
     ] = "torch,jax,numpy",
     burn: Annotated[bool, Option("--burn", help="Keep one processor busy meanwhile.")] = False,
     study: Annotated[
-        str | None, Option(help=f"In place of the rows, how cost grows: {', '.join(STUDIES)}.")
+        str | None,
+        Option(help=f"In place of the rows, how cost grows: {', '.join(STUDIES)}; or mnist."),
     ] = None,
     output: Annotated[Path | None, Option("--json", help="Write the run as JSON.")] = None,
     page: Annotated[Path | None, Option(help="Write the run as a page of Markdown.")] = None,
@@ -78,19 +79,28 @@ def bench(
 
 
 def _study(name: str, settings: Any, output: Path | None) -> int:
+    if name == "mnist":
+        records = race.race(settings, say=_progress)
+        _progress("")
+        print_table(race.COLUMNS, race.race_rows(records))
+        _write(output, settings, records)
+        return 0
     if name not in STUDIES:
-        raise unknown_name("study", name, list(STUDIES))
+        raise unknown_name("study", name, [*STUDIES, "mnist"])
     records = studies.run_study(name, settings, _progress)
     _progress("")
     print_table(studies.COLUMNS, studies.study_rows(records))
     if name == "contention":
         print()
         print_table(("workload", "contestant", "slowdown"), studies.slowdowns(records))
-    if output is not None:
-        atomic_write(
-            output, json.dumps({"settings": asdict(settings), "records": records}, indent=1)
-        )
+    _write(output, settings, records)
     return 0
+
+
+def _write(output: Path | None, settings: Any, records: Any) -> None:
+    if output is not None:
+        made = {"settings": asdict(settings), "records": records}
+        atomic_write(output, json.dumps(made, indent=1))
 
 
 def _progress(text: str) -> None:
