@@ -95,7 +95,8 @@ def test_angles_close_to_a_multiple_of_half_pi() -> None:
     multiples = [float(pi / 2 * int(k)) for k in rng.integers(1, 2**62, 200)]
     x = np.array([*multiples, math.ldexp(6381956970095103, 797), 2.0**20, 2.0**52, 1.7e308])
     for m in (FUSED, SEPARATE):
-        n, high, low = trigonometric._reduce(m, x)
+        with np.errstate(all="ignore"):
+            n, high, low = trigonometric._reduce(m, x)
         for i in range(x.size):
             exact = Fraction(x[i]) / (pi / 2)
             whole = round(exact)

@@ -277,27 +277,37 @@ class SliceSet(Indexed):
                 rows.copy(f, to.shape, Side(z, to.strides), Side(updates, new.strides), to.type)
             f.finish()
             return
-        whole, (across, along) = merge(to.shape[1:], to.strides[1:], old.strides[1:])
         some, (target, source) = merge(new.shape[1:], step[1:], new.strides[1:])
         moves = f.icmp("ne", z, x)
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             first = f.mul(unit.index, self.each)
             last = f.smin(f.add(first, self.each), to.shape[0])
-            with f.loop(first, last, hint="row") as row:
-                line = f.at(z, f.mul(row.index, to.strides[0]), to.type)
-                with f.when(moves):
-                    of = Side(f.at(x, f.mul(row.index, old.strides[0]), to.type), along)
-                    rows.copy(f, whole, Side(line, across), of, to.type)
-                # Row starts + k steps takes row k of the updates.
-                after = f.sub(row.index, starts[0])
-                k = f.udiv(after, steps[0])
-                hit = f.op(
-                    "and", f.icmp("uge", row.index, starts[0]), f.icmp("ult", k, new.shape[0])
-                )
-                if steps[0] > 1:
-                    hit = f.op("and", hit, f.icmp("eq", f.mul(k, steps[0]), after))
-                with f.when(hit):
-                    there = f.at(line, base - starts[0] * to.strides[0], to.type)
-                    of = Side(f.at(updates, f.mul(k, new.strides[0]), to.type), source)
-                    rows.copy(f, some, Side(there, target), of, to.type)
+            with f.when(moves):
+                self._keep(f, first, last, Side(z, to.strides), Side(x, old.strides), to)
+
+            def after(row: Int) -> Reg:
+                """Rows of the updates that go before a row of x."""
+                beyond = f.smax(f.add(f.sub(row, starts[0]), steps[0] - 1), 0)
+                return f.smin(f.udiv(beyond, steps[0]), new.shape[0])
+
+            with f.loop(after(first), after(last), hint="row") as row:
+                there = f.at(z, f.add(f.mul(row.index, step[0]), base), to.type)
+                of = Side(f.at(updates, f.mul(row.index, new.strides[0]), to.type), source)
+                rows.copy(f, some, Side(there, target), of, to.type)
         f.finish()
+
+    def _keep(self, f: Function, first: Int, last: Int, z: Side, x: Side, to: Moved) -> None:
+        """Copy rows first .. last - 1 of x."""
+        z, x = (
+            Side(f.at(s.pointer, f.mul(first, s.strides[0]), to.type), s.strides) for s in (z, x)
+        )
+        count, width = f.sub(last, first), math.prod(to.shape[1:])
+        shape, strides = merge(to.shape, z.strides, x.strides)
+        if len(shape) <= 1 and to.shape[0] > 1:  # rows follow each other without gaps
+            shape = (f.mul(count, width),)
+        else:
+            inner, strides = merge(to.shape[1:], z.strides[1:], x.strides[1:])
+            shape = (count, *inner)
+            strides = [(s.strides[0], *t) for s, t in zip((z, x), strides, strict=True)]
+        sides = [Side(s.pointer, t) for s, t in zip((z, x), strides, strict=True)]
+        rows.copy(f, shape, sides[0], sides[1], to.type)
