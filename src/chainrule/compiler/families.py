@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from chainrule.compiler import looping
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.compiler.native import (
     checks,
@@ -119,7 +120,21 @@ class Positions(Family):
         return next(room.kernels(first) for room in self.rooms if room.supports(first))
 
 
-FAMILIES: tuple[Family, ...] = (Products(), Convolutions(), Windows(), Checks(), Positions())
+class Steps(Family):
+    """Loops over time whose bodies have kernels."""
+
+    def supports(self, op: Op) -> bool:
+        return op.name == "scan" and looping.supports(op)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return looping.lower(first, graph, target)
+
+
+FAMILIES: tuple[Family, ...] = (
+    Products(), Convolutions(), Windows(), Checks(), Positions(), Steps(),
+)  # fmt: skip
 
 
 def family_of(op: Op) -> Family | None:

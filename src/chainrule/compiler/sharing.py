@@ -21,7 +21,7 @@ from chainrule.compiler.native.text import Function, Module, Reg
 from chainrule.compiler.passes.cleaning import frozen
 from chainrule.compiler.plan import Plan
 
-ALONE = frozenset({"check", "host"})
+ALONE = frozenset({"check", "host", "scan"})
 """Families whose kernels use the program's own table."""
 
 
@@ -30,8 +30,14 @@ class _Signature:
 
     def __init__(self, kernel: Kernel, plan: Plan):
         self.plan = plan
+        known = kernel.likeness()
+        if known is not None:
+            key, values = known
+            self.values: dict[Value, int] = {value: number for number, value in enumerate(values)}
+            self.key = (type(kernel), key, tuple([plan.buffers[v].strides for v in values]))
+            return
         self.ends = {*kernel.reads, *kernel.looks}
-        self.values: dict[Value, int] = {}
+        self.values = {}
         self.facts: list[Any] = []
         self.seen: dict[Op, int] = {}
         for op in kernel.ops:

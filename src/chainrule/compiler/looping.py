@@ -1,0 +1,394 @@
+"""Native loops: a scan as one kernel, whose size does not depend on the number of steps.
+
+The body becomes kernels like any graph. The loop's own function sets a table of pointers for each
+step (where this step's slices lie, where the carry is, where the next one goes) and calls them one
+after another:
+
+    for t in 0 ... T-1:
+        table[x] = xs + t;  table[h] = carry;  table[h'] = ys + t
+        body0(table, ...);  body1(table, ...)
+        carry = table[h']
+
+What is temporary lies in the thread's own memory, and stays in its caches. If the rows of a batch
+have nothing to do with each other (rowwise.py), the body is made for a few rows, and each unit of
+work takes some rows through all steps; so threads meet at the end alone. A loop without a carry is
+cut by its steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule.compiler import memory, passes
+from chainrule.compiler.ir import Graph, Op, Value
+from chainrule.compiler.native import loops
+from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
+from chainrule.compiler.native.target import Target
+from chainrule.compiler.native.text import Function, Int, Module, Reg
+from chainrule.compiler.rowwise import candidates, cut, resized
+from chainrule.compiler.schedule import sort
+from chainrule.graph import Spec
+from chainrule.primitives.control import scan
+from chainrule.primitives.movement import identity_copy
+
+FEWEST = 8
+"""Rows of a unit, if there are as many: a product of fewer leaves the processor waiting for weights."""
+
+
+@dataclass
+class Loop:
+    """A scan, ready to become kernels.
+
+    Attributes:
+        op: the scan.
+        body: its body, for the rows of one unit, each output made by an operation.
+        axes: for each input and output of the body the axis along which its rows are cut.
+        count: how many units the rows are cut into.
+    """
+
+    op: Op
+    body: Graph
+    axes: dict[Value, int | None]
+    count: int
+
+    def __post_init__(self) -> None:
+        params: dict[str, Any] = self.op.params
+        self.consts: int = params["consts"]
+        self.carries: int = params["carries"]
+        self.length: int = params["length"]
+        self.reverse: bool = params["reverse"]
+        n, m = self.consts, self.consts + self.carries
+        self.fixed, self.carry, self.slices = (
+            self.body.inputs[:n], self.body.inputs[n:m], self.body.inputs[m:],
+        )  # fmt: skip
+        self.after = self.body.outputs[: self.carries]
+        self.ys = self.body.outputs[self.carries :]
+        self.outer = dict(zip(self.body.inputs, self.op.inputs, strict=True))
+
+
+def rows_of(n: int) -> int:
+    """How many of n rows one unit takes."""
+    fitting = [r for r in range(1, n + 1) if n % r == 0 and (r >= FEWEST or r == n)]
+    return fitting[0] if fitting else n
+
+
+def prepare(op: Op) -> Loop:
+    """Cut a scan into units, if that is possible, and let each of its outputs be made once."""
+    params: dict[str, Any] = op.params
+    body = passes.run(params["body"])
+    consts, carries = params["consts"], params["carries"]
+    axes: dict[Value, int | None] = {}
+    count = 1
+    for axis in candidates(body, consts, carries):
+        found = cut(body, consts, carries, axis)
+        if found is not None:
+            n = body.outputs[0].shape[axis]
+            count = n // rows_of(n)
+            smaller = resized(body, found, n // count)
+            ends = zip(
+                (*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs), strict=True
+            )
+            axes = {new: found.get(old) for old, new in ends}
+            body = smaller
+            break
+    return Loop(op, *_owned(body, axes, carries), count)
+
+
+def _owned(
+    body: Graph, axes: dict[Value, int | None], carries: int
+) -> tuple[Graph, dict[Value, int | None]]:
+    """Let each output be made by an operation, and be one carry and one stacked output at most."""
+    axes = dict(axes)
+    ops, outputs = list(body.ops), []
+    made = {z for op in ops for z in op.outputs}
+    for position, value in enumerate(body.outputs):
+        rivals = outputs[:carries] if position < carries else outputs[carries:]
+        if value not in made or value in rivals:
+            copy = Op(identity_copy, (value,), {})
+            ops.append(copy)
+            axes[copy.output] = axes.get(value)
+            value = copy.output
+        outputs.append(value)
+    return Graph(list(body.inputs), dict(body.constants), ops, outputs, {}, body.name), axes
+
+
+class HoistedKernel(Kernel):
+    """A kernel of the body that does the same at every step, done before the loop."""
+
+    def __init__(self, kernel: Kernel, outer: dict[Value, Value]):
+        self.kernel, self.outer = kernel, outer
+        self.family = kernel.family  # type: ignore[misc]
+        self.ops, self.units, self.scratch = kernel.ops, kernel.units, kernel.scratch
+        self.reads = [outer.get(v, v) for v in kernel.reads]
+        self.writes = kernel.writes
+        self.looks = [outer[v] for v in kernel.looks if v in outer]
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        known = {
+            v: buffers.get(self.outer.get(v, v))
+            or Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype)
+            for v in (*self.kernel.reads, *self.kernel.writes, *self.kernel.looks)
+        }
+        self.kernel.emit(module, name, known)
+        self.units, self.scratch = self.kernel.units, self.kernel.scratch
+
+
+def lower(op: Op, graph: Graph, target: Target) -> list[Kernel]:
+    """The kernels of a scan: what is the same at every step, then the loop."""
+    from chainrule.compiler import fuse
+
+    loop = prepare(op)
+    body = loop.body
+    unique = list(dict.fromkeys(body.outputs))
+    inner = Graph(body.inputs, body.constants, body.ops, unique, {}, body.name)
+    kernels = sort(fuse.kernels(inner, target))
+    same = {v for v in loop.fixed if loop.axes.get(v) is None}
+    same.update(body.constants)
+    before: list[Kernel] = []
+    for kernel in list(kernels):
+        hoistable = all(v in same for v in kernel.reads)
+        if hoistable and not any(v in unique for v in kernel.writes):
+            same.update(kernel.writes)
+            kernels.remove(kernel)
+            before.append(HoistedKernel(kernel, loop.outer))
+    for value, array in body.constants.items():
+        if any(value in k.reads or value in k.looks for k in (*kernels, *before)):
+            graph.constants[value] = array
+    return [*before, ScanKernel(loop, kernels, graph)]
+
+
+class ScanKernel(Kernel):
+    """The loop."""
+
+    family = "scan"
+
+    def __init__(self, loop: Loop, kernels: list[Kernel], graph: Graph):
+        self.loop, self.kernels = loop, kernels
+        self.ops = [loop.op]
+        self.by_step = not loop.carries
+        self.units = loop.count * (loop.length if self.by_step else 1)
+        made = {v for k in kernels for v in k.writes}
+        # What the body's kernels know by name, and what of it comes from outside the body.
+        seen = dict.fromkeys(v for k in kernels for v in (*k.reads, *k.looks))
+        self.given = [v for v in seen if v not in made and v not in loop.body.inputs]
+        self.temporary = [v for v in dict.fromkeys(v for k in kernels for v in k.writes)
+                          if v not in loop.body.outputs]  # fmt: skip
+        self.rooms: dict[Value, Value] = {}  # by carry: where it lies between steps
+        for x, z in zip(loop.carry, loop.after, strict=True):
+            start = loop.outer[x]
+            if z not in loop.ys:
+                self.rooms[x] = Value(Spec((2, *start.shape), start.dtype))
+            elif start in graph.constants:
+                self.rooms[x] = Value(Spec((1, *start.shape), start.dtype))
+        self.reads = list(dict.fromkeys([*loop.op.inputs, *self.given]))
+        self.writes = [*loop.op.outputs, *self.rooms.values()]
+        self._plan()
+
+    def _plan(self) -> None:
+        """Where temporaries lie in a thread's memory."""
+        lives: dict[Value, memory.Life] = {}
+        for number, kernel in enumerate(self.kernels):
+            for v in kernel.writes:
+                if v in self.temporary:
+                    lives[v] = memory.Life([v], v.nbytes, number, number)
+            for v in kernel.reads:
+                if v in lives:
+                    lives[v].last = number
+        self.arena = memory.place(lives.values())
+        loop = self.loop
+        table = [*loop.body.inputs, *dict.fromkeys(loop.body.outputs), *self.given]
+        self.slots = {v: i + 1 for i, v in enumerate(table)}
+        # Behind the entries of values there are two for copies.
+        self.table = memory.rounded(8 * (len(table) + 3))
+        self._settle()
+
+    def _settle(self) -> None:
+        most = max((k.scratch for k in self.kernels), default=0)
+        self.scratch = self.table + memory.rounded(self.arena.nbytes) + memory.rounded(most) + 64
+
+    def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        _Writer(self, module, name, buffers).write()
+        self._settle()
+
+
+class _Writer:
+    """Writes a loop's function."""
+
+    def __init__(self, kernel: ScanKernel, module: Module, name: str, buffers: Buffers):
+        self.kernel, self.loop = kernel, kernel.loop
+        self.module, self.name, self.buffers = module, name, buffers
+        self.own: dict[Value, Buffer] = {}
+        loop, op = self.loop, self.loop.op
+        for v in (*loop.fixed, *kernel.given):
+            self._own(v, buffers[loop.outer.get(v, v)].strides)
+        for v in loop.slices:
+            self._own(v, buffers[loop.outer[v]].strides[1:])
+        for v, z in zip(loop.ys, op.outputs[loop.carries :], strict=True):
+            self._own(v, buffers[z].strides[1:])
+        for x, v in zip(loop.carry, loop.after, strict=True):
+            if v not in loop.ys:
+                self._own(v, buffers[kernel.rooms[x]].strides[1:])
+            self._own(x, self.own[v].strides)
+        for v, offset in kernel.arena.offsets.items():
+            self.own[v] = Buffer(0, offset, v.shape, strides_of(v.shape), v.dtype)
+
+    def _own(self, v: Value, strides: tuple[int, ...]) -> None:
+        self.own[v] = Buffer(self.kernel.slots[v], 0, v.shape, strides, v.dtype)
+
+    def write(self) -> None:
+        kernel, loop = self.kernel, self.loop
+        names = []
+        for i, k in enumerate(kernel.kernels):
+            names.append(f"{self.name}_{i}")
+            k.emit(self.module, names[-1], self.own)
+        self.calls = [(n, k.units) for n, k in zip(names, kernel.kernels, strict=True) if k.units]
+        self._write_copies()
+        f = self.f = Function(self.module, self.name, PARAMETERS)
+        self.entries = f.arg("scratch")
+        temporary = f.at(self.entries, kernel.table, "i8")
+        self.rest = f.at(temporary, memory.rounded(kernel.arena.nbytes), "i8")
+        f.store(temporary, self.entries)
+        self.base = {v: b.pointer(f) for v, b in self.buffers.items()}
+        with f.loop(f.arg("lo"), f.arg("hi")) as unit:
+            if kernel.by_step:
+                self._fix(f.urem(unit.index, loop.count))
+                self._step(f.udiv(unit.index, loop.count), [])
+            else:
+                self._fix(f.add(unit.index, 0))
+                starts = [self._start(x) for x in loop.carry]
+                with f.loop(0, loop.length, carry=starts) as time:
+                    time.next = self._step(time.index, time.carried)
+                self._finish(time.results)
+        f.finish()
+
+    # --- pointers ---------------------------------------------------------------------------------
+
+    def _moved(self, pointer: Reg, v: Value, steps: Sequence[int]) -> Reg:
+        """The first row of this unit; `steps` are the strides of the value's axes, in elements."""
+        axis = self.loop.axes.get(v)
+        if axis is None or self.loop.count == 1:
+            return pointer
+        distance = v.shape[axis] * steps[axis] * v.dtype.itemsize
+        return self.f.at(pointer, self.f.mul(self.row, distance), "i8")
+
+    def _point(self, v: Value, pointer: Reg) -> None:
+        self.f.store(pointer, self.f.at(self.entries, self.kernel.slots[v], "ptr"))
+
+    def _fix(self, row: Reg) -> None:
+        """Set the entries that are the same at every step, for a range of rows."""
+        self.row = row
+        for v in (*self.loop.fixed, *self.kernel.given):
+            at = self.base[self.loop.outer.get(v, v)]
+            self._point(v, self._moved(at, v, self.own[v].strides))
+
+    def _stacked(self, v: Value, outer: Value, t: Int) -> Reg:
+        """This unit's part of step t of a stack."""
+        step = self.buffers[outer].strides[0] * v.dtype.itemsize
+        at = self.f.at(self.base[outer], self.f.mul(t, step), "i8")
+        return self._moved(at, v, self.own[v].strides)
+
+    def _room(self, x: Value, which: Int) -> Reg:
+        """One of the places of a carry between steps."""
+        room = self.kernel.rooms[x]
+        step = self.buffers[room].strides[0] * x.dtype.itemsize
+        at = self.f.at(self.base[room], self.f.mul(which, step), "i8")
+        return self._moved(at, x, self.own[x].strides)
+
+    # --- one unit ---------------------------------------------------------------------------------
+
+    def _start(self, x: Value) -> Reg:
+        """Where the first carry lies: where it came from, or a copy in the strides of the others."""
+        outer = self.loop.outer[x]
+        at = self._moved(self.base[outer], x, self.buffers[outer].strides)
+        if self.buffers[outer].strides == self.own[x].strides:
+            return at
+        to = self._room(x, self.kernel.rooms[x].shape[0] - 1)
+        self._copy(x, at, to)
+        return to
+
+    def _step(self, number: Reg, carried: Sequence[Reg]) -> list[Reg]:
+        """Call the body for one step; returns where the next carry lies."""
+        f, loop, op = self.f, self.loop, self.loop.op
+        t = f.sub(loop.length - 1, number) if loop.reverse else number
+        for x in loop.slices:
+            self._point(x, self._stacked(x, loop.outer[x], t))
+        places = {}
+        for z, outer in zip(loop.ys, op.outputs[loop.carries :], strict=True):
+            places[z] = self._stacked(z, outer, t)
+        last = f.icmp("eq", number, loop.length - 1) if loop.carries else None
+        odd = f.op("and", number, Reg("1", "i64")) if loop.carries else None
+        for x, z, outer in zip(loop.carry, loop.after, op.outputs, strict=False):
+            if z not in places:
+                assert last is not None
+                assert odd is not None
+                end = self._moved(self.base[outer], x, self.own[x].strides)
+                places[z] = f.select(last, end, self._room(x, odd))
+        for x, at in zip(loop.carry, carried, strict=True):
+            self._point(x, at)
+        for z, at in places.items():
+            self._point(z, at)
+        for name, units in self.calls:
+            f.run(name, self.entries, Reg("0", "i64"), Reg(str(units), "i64"), self.rest)
+        return [places[z] for z in loop.after]
+
+    def _finish(self, carried: Sequence[Reg]) -> None:
+        """Copy what lies among the stacked outputs to where the last carry goes."""
+        loop = self.loop
+        ends = zip(loop.carry, loop.after, loop.op.outputs, carried, strict=False)
+        for x, z, outer, at in ends:
+            if z in loop.ys:
+                to = self._moved(self.base[outer], x, self.buffers[outer].strides)
+                self._copy(x, at, to, end=True)
+
+    # --- copies -----------------------------------------------------------------------------------
+
+    def _write_copies(self) -> None:
+        """Functions that copy a carry: at the start from where it came, at the end to where it goes."""
+        loop = self.loop
+        self.copies: dict[tuple[Value, bool], tuple[str, int]] = {}
+        n = len(self.kernel.slots) + 1
+        for i, (x, z) in enumerate(zip(loop.carry, loop.after, strict=True)):
+            inside = self.own[x].strides
+            start = self.buffers[loop.outer[x]].strides
+            end = self.buffers[loop.op.outputs[i]].strides
+            for late, source, to in ((False, start, inside), (True, inside, end)):
+                if (late and z not in loop.ys) or (not late and source == to):
+                    continue
+                value = Value(x.spec)
+                op = Op(identity_copy, (value,), {})
+                (kernel,) = loops.kernels([op], [op.output])
+                name = f"{self.name}_copy{i}{'end' if late else 'start'}"
+                places = {
+                    value: Buffer(n, 0, x.shape, source, x.dtype),
+                    op.output: Buffer(n + 1, 0, x.shape, to, x.dtype),
+                }
+                kernel.emit(self.module, name, places)
+                self.copies[x, late] = (name, kernel.units)
+
+    def _copy(self, x: Value, source: Reg, to: Reg, end: bool = False) -> None:
+        f, n = self.f, len(self.kernel.slots) + 1
+        name, units = self.copies[x, end]
+        f.store(source, f.at(self.entries, n, "ptr"))
+        f.store(to, f.at(self.entries, n + 1, "ptr"))
+        f.run(name, self.entries, Reg("0", "i64"), Reg(str(units), "i64"), self.rest)
+
+
+def supports(op: Op) -> bool:
+    """Whether a scan has native code: all of its body has, and there is a step."""
+    from chainrule.compiler.families import family_of
+
+    if op.primitive is not scan or op.params["length"] == 0:
+        return False
+    if any(math.prod(z.shape) == 0 for z in (*op.inputs, *op.outputs)):
+        return False
+    body: Graph = op.params["body"]
+    for inner in body.ops:
+        family = family_of(inner)
+        if family is not None and any(o.name == "check" for o in [inner]):
+            return False
+        if family is None and not loops.supports(inner):
+            return False
+    return True

@@ -1,0 +1,196 @@
+"""Which axis of a loop's body can be cut: rows that have nothing to do with each other.
+
+In a recurrent network each sequence of a batch goes its own way through time. If every operation of
+a body treats the indices along one axis apart, a loop over all steps can be run for some of the rows
+by one thread and for the others by another, and they need not meet until the end.
+
+`cut` finds for every value of a body the axis along which it is cut, or that it is needed whole;
+`resized` is the same body for fewer rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from chainrule.compiler.ir import Graph, Op, Value
+from chainrule.graph import Primitive
+from chainrule.primitives import elementwise
+
+ELEMENTWISE = frozenset(p.name for p in vars(elementwise).values() if isinstance(p, Primitive))
+SAME = frozenset({"alias", "copy", "detach"})
+REDUCTIONS = frozenset({"sum", "max", "min", "all", "any"})
+SHAPES = {"reshape": "shape", "broadcast_to": "shape", "slice": "lengths"}
+"""The parameter that states the shape of an operation's result."""
+
+
+class NotCut(Exception):
+    """This body cannot be cut in this way."""
+
+
+def cut(body: Graph, consts: int, carries: int, axis: int) -> dict[Value, int | None] | None:
+    """For each value the axis along which it is cut, None for those that are whole.
+
+    All carries and outputs are cut along `axis`. Returns None where that is not possible.
+    """
+    carried = body.inputs[consts : consts + carries]
+    rows = {z.shape[axis] for z in (*carried, *body.outputs) if z.ndim > axis}
+    if len(rows) != 1 or any(z.ndim <= axis for z in (*carried, *body.outputs)):
+        return None
+    search = _Search(body, rows.pop(), set(body.inputs[:consts]))
+    try:
+        for value in (*carried, *body.outputs):
+            search.demand(value, axis)
+        for x in body.inputs[consts + carries :]:
+            if x in search.axes and search.axes[x] is None:
+                return None  # slices of a stack are taken apart, not read whole
+    except NotCut:
+        return None
+    if any(search.axes.get(x, axis) is None for x in carried):
+        return None
+    return search.axes
+
+
+class _Search:
+    def __init__(self, body: Graph, rows: int, consts: set[Value]):
+        self.body, self.rows, self.consts = body, rows, consts
+        self.axes: dict[Value, int | None] = {}
+
+    def demand(self, value: Value, axis: int | None) -> None:
+        """Let a value be cut along an axis, and whatever it is made from accordingly."""
+        stack: list[tuple[Value, int | None]] = [(value, axis)]
+        while stack:
+            value, axis = stack.pop()
+            if value in self.axes:
+                if self.axes[value] != axis:
+                    raise NotCut
+                continue
+            if axis is not None and value.shape[axis] != self.rows:
+                raise NotCut
+            self.axes[value] = axis
+            if value.op is not None:
+                stack += self._inputs(value.op, axis)
+            elif value in self.body.constants:
+                array = self.body.constants[value]
+                if axis is not None and array.strides[axis] and array.shape[axis] > 1:
+                    raise NotCut
+            elif axis is None and value not in self.consts:
+                raise NotCut
+
+    def _inputs(self, op: Op, axis: int | None) -> list[tuple[Value, int | None]]:
+        """How an operation's inputs must be cut for its result to be."""
+        if axis is None:
+            return [(x, None) for x in op.inputs]
+        if op.name in ELEMENTWISE or op.name in SAME:
+            return [(x, axis) for x in op.inputs]
+        rule = getattr(self, f"_{op.name}", None)
+        if op.name in REDUCTIONS:
+            rule = self._reduction
+        if rule is None or len(op.outputs) != 1:
+            raise NotCut
+        return rule(op, axis)
+
+    def _permute(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        return [(op.inputs[0], op.params["axes"][axis])]
+
+    def _broadcast_to(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x, z = op.inputs[0], op.output
+        source = axis - (z.ndim - x.ndim)
+        return [(x, None if source < 0 or x.shape[source] != z.shape[axis] else source)]
+
+    def _reshape(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x, z = op.inputs[0], op.output
+        before = math.prod(z.shape[:axis])
+        for source, n in enumerate(x.shape):
+            if n == z.shape[axis] and math.prod(x.shape[:source]) == before:
+                return [(x, source)]
+        raise NotCut
+
+    def _matmul(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x, y = op.inputs
+        if axis == op.output.ndim - 1:
+            return [(x, None), (y, axis)]
+        return [(x, axis), (y, None if axis == op.output.ndim - 2 else axis)]
+
+    def _reduction(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x = op.inputs[0]
+        kept = [i for i in range(x.ndim) if i not in op.params["axes"]]
+        return [(x, kept[axis])]
+
+    def _slice(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x = op.inputs[0]
+        if op.params["lengths"][axis] != x.shape[axis] or op.params["steps"][axis] != 1:
+            raise NotCut
+        return [(x, axis)]
+
+    def _pad(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        if any(op.params["widths"][axis]):
+            raise NotCut
+        return [(op.inputs[0], axis)]
+
+    def _concat(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        if op.params["axis"] == axis:
+            raise NotCut
+        return [(x, axis) for x in op.inputs]
+
+    def _flip(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        if axis in op.params["axes"]:
+            raise NotCut
+        return [(op.inputs[0], axis)]
+
+    def _cumulative_sum(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        if op.params["axis"] == axis:
+            raise NotCut
+        return [(op.inputs[0], axis)]
+
+    def _gather(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
+        x, index = op.inputs
+        if axis >= index.ndim:
+            raise NotCut
+        return [(x, None), (index, axis)]
+
+
+def resized(body: Graph, axes: dict[Value, int | None], rows: int) -> Graph:
+    """The body for `rows` rows."""
+
+    def shape_of(value: Value) -> tuple[int, ...]:
+        axis = axes.get(value)
+        if axis is None:
+            return value.shape
+        return (*value.shape[:axis], rows, *value.shape[axis + 1 :])
+
+    graph = Graph(name=body.name)
+    now: dict[Value, Value] = {
+        x: graph.input(x.spec._replace(shape=shape_of(x)), x.name) for x in body.inputs
+    }
+    for value, array in body.constants.items():
+        axis = axes.get(value)
+        if axis is not None:
+            array = _of_length(array, axis, rows)
+        now[value] = graph.constant(array)
+    for op in body.ops:
+        params: dict[str, Any] = op.params
+        name = SHAPES.get(op.name)
+        if name is not None:
+            params = {**params, name: shape_of(op.output)}
+        made = graph.add(op.primitive, *[now[x] for x in op.inputs], **params)
+        graph.ops[-1].line, graph.ops[-1].where = op.line, op.where
+        now.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    graph.outputs = [now[z] for z in body.outputs]
+    return graph
+
+
+def _of_length(array: np.ndarray[Any, Any], axis: int, rows: int) -> np.ndarray[Any, Any]:
+    """A constant that repeats along an axis, repeated another number of times."""
+    first = array[(slice(None),) * axis + (slice(0, 1),)]
+    return np.broadcast_to(first, (*array.shape[:axis], rows, *array.shape[axis + 1 :]))
+
+
+def candidates(body: Graph, consts: int, carries: int) -> Iterable[int]:
+    """Axes that may be worth trying, the first first."""
+    values = [*body.inputs[consts : consts + carries], *body.outputs]
+    least = min((z.ndim for z in values), default=0)
+    return [a for a in range(least) if all(z.shape[a] > 1 for z in values)]
