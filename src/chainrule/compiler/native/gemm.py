@@ -34,6 +34,7 @@ from chainrule.compiler.native.microkernel import (
     contract,
     itemsize,
     lanes_in,
+    literal_mask,
     read,
     write,
     zeros,
@@ -79,16 +80,11 @@ class Gemm:
         # A tile's rows of a copied A lie side by side, in as many vectors as hold them.
         self.a_vectors = math.ceil(plan.down.size / self.lanes)
         self.a_steps = (1, self.a_vectors * self.lanes) if plan.copy else product.a
-        self.spills = finish is not None and (self.blocked or not self._in_registers)
-        self.c_steps = product.c
-        if self.spills:
-            self.c_steps = (self._sums_shape[1], 1)
-
-    @property
-    def _in_registers(self) -> bool:
-        """Whether tiles are finished before they leave the registers."""
-        vectors = self.plan.down.size * self.plan.across.size
-        return self.finish is not None and self.finish.in_registers(vectors)
+        vectors = plan.down.size * plan.across.size
+        fits = finish is not None and finish.in_registers(vectors)
+        # Tiles are finished before they leave the registers, or wait in scratch.
+        self.spills = finish is not None and (self.blocked or not fits)
+        self.c_steps = (self._sums_shape[1], 1) if self.spills else product.c
 
     @property
     def _sums_shape(self) -> tuple[int, int]:
@@ -129,15 +125,16 @@ class Gemm:
     def _tile(self, high: int, wide: int, last: int) -> str:
         """Write the function of one size of tile; its name."""
         p, plan = self.product, self.plan
+        finish = None if self.spills else self.finish
         parameters = "ptr noalias %a, ptr noalias %b, ptr noalias %c"
-        if self.finish is not None:
+        if finish is not None:
             parameters += f", {PLACE}"
         if self.blocked:
-            parameters += ", i64 %depth, i1 %first, i1 %final"
+            parameters += ", i64 %depth, i1 %first"
         b_step = p.b[0] if plan.pack == "none" else wide * self.lanes
         depth = None if self.blocked else p.depth
         key = (p.type, high, wide, last, self.a_steps, b_step, self.c_steps, depth, plan.pack)
-        own = None if self.finish is None else self.name  # what finishes a tile is this product's
+        own = None if finish is None else self.name  # what finishes a tile is this product's
         name, new = self.module.shared("tile", (key, own))
         if not new:
             return name
@@ -147,39 +144,26 @@ class Gemm:
         start = self._start(f, outer) if self.blocked else None
         level = Level(f.arg("depth") if depth is None else depth, self.a_steps[1], b_step)
         sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start)
-        self._end(f, outer, sums)
+        if finish is None:
+            write(f, outer, sums, f.arg("c"), *self.c_steps)
+        else:
+            finish.registers(f, sums, self.lanes, self._masks(wide, last))
         return f.finish()
 
-    def _end(self, f: Function, tile: Tile, sums: Sums) -> None:
-        """Store or finish the tile."""
-        if self.finish is None:
-            write(f, tile, sums, f.arg("c"), *self.c_steps)
-            return
-        if self.blocked and self._in_registers:
-            with f.when(f.value("i1", f"xor {f.arg('final')}, true")):
-                write(f, tile, sums, f.arg("c"), *self.c_steps)
-            with f.when(f.arg("final")):
-                self._finish(f, tile, sums)
-        elif self.blocked:
-            write(f, tile, sums, f.arg("c"), *self.c_steps)
-            with f.when(f.arg("final")):
-                self._finish(f, tile, None)
-        elif self.spills:
-            write(f, tile, sums, f.arg("c"), *self.c_steps)
-            self._finish(f, tile, None)
-        else:
-            self._finish(f, tile, sums)
+    def _masks(self, wide: int, last: int) -> dict[int, Reg]:
+        return {} if last == self.lanes else {wide - 1: literal_mask(self.lanes, last)}
 
-    def _finish(self, f: Function, tile: Tile, sums: Sums | None) -> None:
-        """Finish a tile in registers, or in scratch where it was put."""
-        assert self.finish is not None
-        wide = len(tile.columns)
-        masks = {j: mask for j in range(wide) if (mask := tile.mask(j)) is not None}
-        if sums is not None:
-            self.finish.registers(f, sums, self.lanes, masks)
-        else:
-            shape = (len(tile.rows), wide)
-            self.finish.memory(f, f.arg("c"), self.c_steps[0], shape, tile.type, masks)
+    def _finisher(self, wide: int, last: int) -> str:
+        """Write the function that finishes some rows of a panel in scratch; its name."""
+        name, new = self.module.shared("finish", (self.name, wide, last))
+        if new:
+            f = Function(self.module, name, f"ptr noalias %c, {PLACE}, i64 %rows")
+            assert self.finish is not None
+            shape = (f.arg("rows"), wide)
+            masks = self._masks(wide, last)
+            self.finish.memory(f, f.arg("c"), self.c_steps[0], shape, self.product.type, masks)
+            f.finish()
+        return name
 
     def _start(self, f: Function, tile: Tile) -> Sums:
         """Zeros in the first block of the depth, the sums so far in later ones."""
@@ -320,34 +304,36 @@ class _Run:
             f.run(name, b, self.panel, f.add(depth, 0))
             b = self.panel
         for number, stop, high in classes(plan.down):
-            name = gemm._tile(high, wide, last)
             lower = f.smax(self.tiles[0], number)
             with f.loop(lower, f.smin(self.tiles[1], stop)) as tile:
-                self._run_tile(name, tile.index, column, a, b, depth)
+                self._tile(tile.index, (high, wide, last), column, a, b, depth)
 
-    def _run_tile(self, name: str, tile: Reg, column: Reg, a: Reg, b: Reg, depth: Int) -> None:
+    def _tile(
+        self, tile: Reg, shape: tuple[int, int, int], column: Reg, a: Reg, b: Reg, depth: Int
+    ) -> None:
         f, gemm = self.f, self.gemm
-        p = gemm.product
+        p, (high, wide, last) = gemm.product, shape
         row = start_of(f, gemm.plan.down, tile)
         if gemm.plan.copy:
             a = self._copied(tile)
         else:
             a = f.at(a, f.mul(row, p.a[0]), p.type)
-        if gemm.spills and gemm.blocked:
-            index = f.add(
-                f.mul(f.sub(row, self.row0), gemm.c_steps[0]), f.sub(column, self.column0)
-            )
-            c = f.at(self.sums, index, p.type)
-        elif gemm.finish is not None:
-            c = self.sums
+        if not gemm.spills:
+            c = f.at(self.c, f.add(f.mul(row, p.c[0]), f.mul(column, p.c[1])), p.type)
+        elif gemm.blocked:
+            inside = f.mul(f.sub(row, self.row0), gemm.c_steps[0])
+            c = f.at(self.sums, f.add(inside, f.sub(column, self.column0)), p.type)
         else:
-            index = f.add(f.mul(row, p.c[0]), f.mul(column, p.c[1]))
-            c = f.at(self.c, index, p.type)
+            c = self.sums
         arguments = [a, b, c]
-        if gemm.finish is not None:
-            arguments += [f.arg("table"), f.add(self.batch, 0), row, column]
+        place = (f.arg("table"), f.add(self.batch, 0), row, column)
+        if gemm.finish is not None and not gemm.spills:
+            arguments += place
         if gemm.blocked:
-            first = f.icmp("eq", self.k, self.ends[0])
-            final = f.icmp("sge", f.add(self.k, depth), self.ends[1])
-            arguments += [f.add(depth, 0), first, final]
-        f.run(name, *arguments)
+            arguments += [f.add(depth, 0), f.icmp("eq", self.k, self.ends[0])]
+        f.run(gemm._tile(high, wide, last), *arguments)
+        if not gemm.spills:
+            return
+        final = f.icmp("sge", f.add(self.k, depth), self.ends[1])
+        with f.when(final):
+            f.run(gemm._finisher(wide, last), c, *place, f.add(high, 0))

@@ -17,7 +17,7 @@ from chainrule.compiler.native.expressions import Expressions
 from chainrule.compiler.native.index import Form, Var
 from chainrule.compiler.native.kernel import Buffers
 from chainrule.compiler.native.microkernel import lanes_in, literal_mask, load_vector
-from chainrule.compiler.native.text import Function, Reg
+from chainrule.compiler.native.text import Function, Int, Reg
 from chainrule.graph import Array, Shape
 
 UNROLLED = 120
@@ -138,7 +138,7 @@ class Finish:
                     self._vectors(em, row)
 
     def memory(
-        self, f: Function, c: Reg, step: int, shape: tuple[int, int], type: str, masks: Masks
+        self, f: Function, c: Reg, step: int, shape: tuple[Int, int], type: str, masks: Masks
     ) -> None:
         """Finish a tile in scratch.
 
