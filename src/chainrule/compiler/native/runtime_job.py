@@ -28,9 +28,9 @@ SHARE = 15_000
 """A job gets another thread for each so much that it costs."""
 WAKE = 120_000
 """A job that costs less does not wake threads that have parked: it would be over too soon."""
-SERIAL = 3_000
+SERIAL = 2_500
 """A phase that costs less runs on one thread while the others wait for the next one."""
-GRAIN = 4_000
+GRAIN = 2_000
 """What a chunk should cost at least, when the kernel does not say how it is to be cut."""
 CHUNKS = 128
 """How many chunks of a kernel are enough, for the same case."""
