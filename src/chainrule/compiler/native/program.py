@@ -268,12 +268,17 @@ class Program:
 
     def view(self, buffer: Buffer) -> Array:
         """A buffer of the program as an array; for host calls."""
-        memory = self._bound[buffer.slot]
-        if memory is None:
-            raise ProgramError(f"slot {buffer.slot} of the program has not been bound to an array.")
-        dtype = np.dtype(buffer.dtype)  # type: ignore[arg-type]
+        memory, dtype = self._bound[buffer.slot], np.dtype(buffer.dtype)  # type: ignore[arg-type]
         strides = tuple(n * dtype.itemsize for n in buffer.strides)
-        flat = memory.reshape(-1).view(np.uint8)
+        if memory is not None:
+            flat = memory.reshape(-1).view(np.uint8)
+        elif address := self._table[buffer.slot]:  # whoever keeps the arrays set pointers only
+            steps = zip(buffer.shape, strides, strict=True)
+            last = sum(max(n - 1, 0) * max(s, 0) for n, s in steps)
+            kind = ctypes.c_uint8 * (buffer.offset + last + dtype.itemsize)
+            flat = np.ctypeslib.as_array(kind.from_address(address))
+        else:
+            raise ProgramError(f"slot {buffer.slot} of the program has not been bound to an array.")
         return np.ndarray(buffer.shape, dtype, flat.data, buffer.offset, strides)
 
     # --- running ----------------------------------------------------------------------------------
