@@ -88,7 +88,7 @@ class GraphFreedError(GradError):
     """A graph used a second time after its saved values were let go."""
 
 
-class TraceError(ChainruleError, TypeError):
+class TraceError(ChainruleError, RuntimeError):
     """A traced tensor, which has no numbers yet, used where numbers are needed."""
 
 

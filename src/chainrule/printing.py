@@ -23,6 +23,8 @@ LONG, WIDTH = 200, 88  # more elements than this are shortened; the characters o
 def as_text(tensor: Any) -> str:
     """`Tensor([[0.5, 0.25]], dtype=float32)`, long tensors shortened with their shape."""
     name = type(tensor).__name__
+    if not isinstance(tensor._array, np.ndarray):  # a compiled function is being traced
+        return f"{name}({tensor._array!r})"
     shape = f"shape={tensor.shape}, " if tensor.size > LONG or tensor.size == 0 else ""
     tail = f", {shape}{_notes(tensor)})"
     body = np.array2string(

@@ -174,6 +174,7 @@ class Compiled:
         if self.traces == 0:
             warn_of_assignments(self.function)
         version = self._trace(call, leaves)
+        version.names.settle(getattr(self.function, "__qualname__", repr(self.function)))
         version.install()
         try:
             assert version.holds(leaves), "a version that was just traced does not hold"

@@ -26,6 +26,8 @@ from chainrule.graph import Value
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType)
 _MISSING: Any = object()
+PLAIN = (*_SIMPLE, tuple)
+"""Attributes of a module of these types are its settings: a program is compiled for what they are."""
 LARGEST = 256  # entries of a container or attributes of an object that are looked at
 
 
@@ -165,6 +167,18 @@ class Names:
             self._look_into("the function", function)
         self._look_into("the function", function)
 
+    def settle(self, function: str) -> None:
+        """After the trace: warn of what it has changed itself, and take it as it is."""
+        for check in self.checks:
+            if not check.holds():
+                warnings.warn(
+                    f"{function} changed {check.label} while it was compiled. In a compiled "
+                    "function that is done once, and not at each call. Return the value, or keep "
+                    "it in a tensor and assign to that: with cr.no_grad(): kept.copy_(value).",
+                    ChainruleWarning, stacklevel=6,
+                )  # fmt: skip
+                check.was = check.now()
+
     def _read(self, function: types.FunctionType, owner: Any = _MISSING) -> None:
         """Look at what a function reads; `owner` is the object that it is a method of."""
         if (id(function), id(owner)) in self._seen:
@@ -173,7 +187,10 @@ class Names:
         code = function.__code__
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for part in _codes(code):
+            assigned = {i.argval for i in dis.get_instructions(part) if i.opname in _STORES}
             for name, *attributes in set(chains(part)):
+                if name in assigned and not attributes:
+                    continue  # of these `warn_of_assignments` tells
                 if name in cells:
                     value = self._name(name, cells[name], name)
                 elif owner is not _MISSING and part is code and name == code.co_varnames[0]:
@@ -241,6 +258,9 @@ class Names:
             call = getattr(type(value), "__call__", None)
             if isinstance(call, types.FunctionType) and not _is_library(call.__module__):
                 self._read(call, value)
+
+
+_STORES = ("STORE_GLOBAL", "STORE_DEREF")
 
 
 def _is_library(name: str | None) -> bool:

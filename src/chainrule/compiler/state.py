@@ -21,7 +21,7 @@ from chainrule.compiler.guards import Object, same
 from chainrule.compiler.launch import ALONE, Binding, InNumPy, Native, binding, make_own
 from chainrule.compiler.results import SPENT, Results, finder, made
 from chainrule.compiler.signature import leaf_key
-from chainrule.compiler.trace import Outside, Tracer
+from chainrule.compiler.trace import Outside, Tracer, put_setting
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, state, structure
 
 Backend = Callable[[ir.Graph], InNumPy | Native]
@@ -118,6 +118,7 @@ class Version:
         self._items = list(tracer.items.values())
         self._hoisted = list(tracer.hoisted.values())
         self._probes = tracer.probes
+        self._effects = tracer.effects  # known when the tracer is closed
         self._epoch = -1
         self.launch = backend(graph)
 
@@ -384,6 +385,8 @@ class Version:
             tensor._grad = None if position is None else Deferred(outputs[position])
         for entries, key, kind, what in self._entries:
             entries[key] = made(kind, what, outputs, numbers, leaves)
+        for module, name, value in self._effects:
+            put_setting(module, name, value)
         return result
 
 

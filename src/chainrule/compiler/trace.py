@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from chainrule.compiler import ir
-from chainrule.compiler.guards import Object
+from chainrule.compiler.guards import PLAIN, Object
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
 from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
 from chainrule.errors import TraceError, users_line
-from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make
+from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make, structure
 
 ABSENT: Any = object()
 
@@ -160,6 +160,8 @@ class Tracer:
         self.checks: list[ir.Value] = []
         self.probes: list[tuple[ir.Value, Any]] = []
         self.layers: list[Any] = []
+        self.effects: list[tuple[Any, str, Any]] = []
+        self._settings: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._scalars: dict[tuple[int, Any], Any] = {}
         self._sources: dict[Any, int] = {}
         self._born: dict[int, weakref.ref[Any]] = {}
@@ -277,6 +279,16 @@ class Tracer:
         array_slot.__set__(tensor, array)
         if type(raw) is Traced and type(array) is not Traced:
             self._bear(tensor)
+
+    def assign(self, tensor: Any, value: Any) -> bool:
+        """Let a tensor from outside have another's value; False if it was made in the trace."""
+        books = self.books(tensor)
+        if books is None or value is None:
+            return False
+        if value is not tensor:
+            self.write_array(tensor, value._array)
+            books.node, books.index = value._node, value._slot
+        return True
 
     def read_node(self, tensor: Any) -> Any:
         books = self.books(tensor)
@@ -431,6 +443,9 @@ class Tracer:
         """A model or an optimiser takes part: its structure must be the same at the next call."""
         if id(thing) not in self.touched:
             self.touched[id(thing)] = Object(type(thing).__name__, thing)
+            for part in thing.modules() if hasattr(thing, "modules") else ():
+                if id(part) not in self._settings:
+                    self._settings[id(part)] = (part, _settings(part))
 
     def enter_layer(self, module: Any) -> None:
         """A module begins: operations are known by the layer that they are of."""
@@ -454,8 +469,32 @@ class Tracer:
         return next((g for g, home in self.homes.values() if home is tensor), None)
 
     def close(self) -> None:
-        """The trace is over: what it left in places that it cannot see is of no use any more."""
+        """The trace is over: what it left in places that it cannot see is of no use any more.
+
+        Settings of modules that it changed, such as their mode, are as they were before; each run
+        of the program then changes them (`effects`).
+        """
         self.active = False
+        for module, before in self._settings.values():
+            now = _settings(module)
+            for name in before.keys() | now.keys():
+                if before.get(name, ABSENT) is not now.get(name, ABSENT):
+                    self.effects.append((module, name, now.get(name, ABSENT)))
+                    put_setting(module, name, before.get(name, ABSENT))
+
+
+def _settings(module: Any) -> dict[str, Any]:
+    """The plain attributes of a module."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, PLAIN)}
+
+
+def put_setting(module: Any, name: str, value: Any) -> None:
+    """Give a module a plain attribute, or take it away."""
+    if value is ABSENT:
+        vars(module).pop(name, None)
+    else:
+        vars(module)[name] = value
+    structure.epoch += 1
 
 
 def _outside_tensor(array: Array) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 from chainrule import dtypes
+from chainrule.compiler.guards import PLAIN
 from chainrule.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -29,10 +30,6 @@ _ELSEWHERE = {
     "half": "float16 does not exist here; module.float() or module.double()",
     "bfloat16": "bfloat16 does not exist here; module.float() or module.double()",
 }
-
-
-PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
-"""Attributes of these types are settings: a compiled function is compiled for what they are."""
 
 
 class Module(Hooked):
@@ -169,9 +166,15 @@ class Module(Hooked):
                     f"cannot assign {type(value).__name__} to buffer {name!r} of "
                     f"{type(self).__name__}; expected a tensor or None."
                 )
-            self._buffers[name] = value  # type: ignore[assignment]
+            if not (running.tracer is not None and self._assigned_in_trace(name, value)):
+                self._buffers[name] = value  # type: ignore[assignment]
         else:
             super().__setattr__(name, value)
+
+    def _assigned_in_trace(self, name: str, value: Any) -> bool:
+        """In a compiled function a buffer keeps its tensor, which gets another value."""
+        tracer, old = program_tracer(), self._buffers[name]
+        return tracer is not None and old is not None and tracer.assign(old, value)
 
     def _set_to_none_or_refuse(
         self, room: dict[str, Any], name: str, value: Any, kind: str, expected: str
