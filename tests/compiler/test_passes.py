@@ -1,0 +1,479 @@
+"""Each rule does what it says, and no more than what holds for all numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chainrule.compiler.ir import Graph, Value, evaluate, verify
+from chainrule.compiler.passes import PASSES, cleaning, folding, rewrite, run
+from chainrule.compiler.passes.rewrite import RULES, made_by, rewrite as apply
+from chainrule.errors import IndexingError
+from chainrule.graph import Spec
+from chainrule.primitives import elementwise as e
+from chainrule.primitives import indexing, linalg, reduction
+from chainrule.primitives import movement as m
+from chainrule.primitives.checks import check
+
+F, D, I, B = (np.dtype(x) for x in ("float32", "float64", "int64", "bool"))
+SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 3.0, np.inf, -np.inf, np.nan, 1e-45, -2e38], F)
+
+
+class G(Graph):
+    """A graph with short ways to make one."""
+
+    def x(self, *shape: int, dtype: Any = F) -> Value:
+        return self.input(Spec(shape, np.dtype(dtype)))
+
+    def full(self, number: Any, like: Value) -> Value:
+        return self.constant(np.broadcast_to(np.asarray(number, like.dtype), like.shape))
+
+
+def names(graph: Graph) -> list[str]:
+    return [op.name for op in graph.ops]
+
+
+def simplified(make: Callable[[G], Value]) -> tuple[Graph, Graph]:
+    g = G()
+    g.outputs = [make(g)]
+    return g, run(g, check=True)
+
+
+def special(spec: Any, seed: int = 0) -> np.ndarray:
+    """Numbers with all that is special among them."""
+    rng = np.random.default_rng(seed)
+    if spec.dtype.kind == "b":
+        return rng.integers(0, 2, spec.shape).astype(bool)
+    if spec.dtype.kind in "iu":
+        return rng.integers(-3, 4, spec.shape).astype(spec.dtype)
+    return rng.choice(SPECIAL, spec.shape).astype(spec.dtype)
+
+
+def assert_same(g: Graph, h: Graph, rtol: float = 0.0, seeds: int = 4) -> None:
+    """Equal results on special numbers: bit for bit, zeros' signs included, unless `rtol`."""
+    for seed in range(seeds):
+        arrays = [special(x, seed + 10 * i) for i, x in enumerate(g.inputs)]
+        for a, b in zip(evaluate(g, arrays), evaluate(h, arrays), strict=True):
+            np.testing.assert_allclose(b, a, rtol=rtol, atol=0)
+            if a.dtype.kind == "f" and not rtol:
+                known = ~np.isnan(a)
+                np.testing.assert_array_equal(np.signbit(a[known]), np.signbit(b[known]))
+
+
+Z = (11, 11)  # every pair of special numbers occurs, with high probability
+
+RULES_IN_WORDS: dict[str, tuple[Callable[[G], Value], list[str], float]] = {
+    "x - 0": (lambda g: g.add(e.sub, x := g.x(*Z), g.full(0, x)), [], 0),
+    "x + -0": (lambda g: g.add(e.add, g.full(-0.0, x := g.x(*Z)), x), [], 0),
+    "x + 0 stays": (lambda g: g.add(e.add, x := g.x(*Z), g.full(0, x)), ["add"], 0),
+    "n + 0": (lambda g: g.add(e.add, x := g.x(5, dtype=I), g.full(0, x)), [], 0),
+    "1 x": (lambda g: g.add(e.mul, g.full(1, x := g.x(*Z)), x), [], 0),
+    "-1 x": (lambda g: g.add(e.mul, g.full(-1, x := g.x(*Z)), x), ["neg"], 0),
+    "0 x stays": (lambda g: g.add(e.mul, g.full(0, x := g.x(*Z)), x), ["mul"], 0),
+    "x - x stays": (lambda g: g.add(e.sub, x := g.x(*Z), x), ["sub"], 0),
+    "n - n": (lambda g: g.add(e.sub, x := g.x(5, dtype=I), x), [], 0),
+    "-(-x)": (lambda g: g.add(e.neg, g.add(e.neg, g.x(*Z))), [], 0),
+    "x + -y": (lambda g: g.add(e.add, g.x(*Z), g.add(e.neg, g.x(*Z))), ["sub"], 0),
+    "x - -y": (lambda g: g.add(e.sub, g.x(*Z), g.add(e.neg, g.x(*Z))), ["add"], 0),
+    "-x -y": (
+        lambda g: g.add(e.mul, g.add(e.neg, g.x(*Z)), g.add(e.neg, g.x(*Z))), ["mul"], 0
+    ),
+    "x / 4": (lambda g: g.add(e.div, x := g.x(*Z), g.full(4, x)), ["mul"], 0),
+    "x / 3 stays": (lambda g: g.add(e.div, x := g.x(*Z), g.full(3, x)), ["div"], 0),
+    "x^0": (lambda g: g.add(e.pow, x := g.x(*Z), g.full(0, x)), [], 0),
+    "x^1": (lambda g: g.add(e.pow, x := g.x(*Z), g.full(1, x)), [], 0),
+    "x^2": (lambda g: g.add(e.pow, x := g.x(*Z), g.full(2, x)), ["mul"], 0),
+    "x^3": (lambda g: g.add(e.pow, x := g.x(*Z), g.full(3, x)), ["mul", "mul"], 3e-7),
+    "x^-1": (lambda g: g.add(e.pow, x := g.x(*Z), g.full(-1, x)), ["div"], 3e-7),
+    "x^0.5": (
+        lambda g: g.add(e.pow, x := g.x(*Z), g.full(0.5, x)), ["add", "eq", "where", "sqrt"], 3e-7
+    ),
+    "x^-0.5": (
+        lambda g: g.add(e.pow, x := g.x(*Z), g.full(-0.5, x)),
+        ["add", "eq", "where", "sqrt", "div"], 3e-7,
+    ),
+    "where true": (
+        lambda g: g.add(e.where, g.constant(np.ones(Z, bool)), g.x(*Z), g.x(*Z)), [], 0
+    ),
+    "where c x x": (lambda g: g.add(e.where, g.x(*Z, dtype=B), x := g.x(*Z), x), [], 0),
+    "where not c": (
+        lambda g: g.add(e.where, g.add(e.logical_not, g.x(*Z, dtype=B)), g.x(*Z), g.x(*Z)),
+        ["where"], 0,
+    ),
+    "max(x, x)": (lambda g: g.add(e.maximum, x := g.x(*Z), x), [], 0),
+    "c and true": (
+        lambda g: g.add(e.logical_and, c := g.x(*Z, dtype=B), g.full(True, c)), [], 0
+    ),
+    "c or true": (lambda g: g.add(e.logical_or, c := g.x(*Z, dtype=B), g.full(True, c)), [], 0),
+    "cast to itself": (lambda g: g.add(e.cast, g.x(*Z), dtype=F), [], 0),
+    "wide and back": (
+        lambda g: g.add(e.cast, g.add(e.cast, g.x(*Z), dtype=D), dtype=F), [], 0
+    ),
+    "narrow and back stays": (
+        lambda g: g.add(e.cast, g.add(e.cast, g.x(*Z, dtype=D), dtype=F), dtype=D),
+        ["cast", "cast"], 0,
+    ),
+    "bool by way of float": (
+        lambda g: g.add(e.cast, g.add(e.cast, g.x(*Z, dtype=B), dtype=F), dtype=I), ["cast"], 0
+    ),
+    "permute and back": (
+        lambda g: g.add(m.permute, g.add(m.permute, g.x(2, 3, 4), axes=(1, 2, 0)), axes=(2, 0, 1)),
+        [], 0,
+    ),
+    "permute of ones": (
+        lambda g: g.add(m.permute, g.x(3, 1, 4), axes=(1, 0, 2)), ["reshape"], 0
+    ),
+    "reshapes": (
+        lambda g: g.add(m.reshape, g.add(m.reshape, g.x(4, 6), shape=(24,)), shape=(2, 12)),
+        ["reshape"], 0,
+    ),
+    "broadcasts": (
+        lambda g: g.add(
+            m.broadcast_to, g.add(m.broadcast_to, g.x(3, 1), shape=(3, 4)), shape=(2, 3, 4)
+        ),
+        ["broadcast_to"], 0,
+    ),
+    "compute, then repeat": (
+        lambda g: g.add(e.mul, y := g.add(m.broadcast_to, g.x(3, 1), shape=(3, 9)), g.full(3, y)),
+        ["mul", "broadcast_to"], 0,
+    ),
+    "slices": (
+        lambda g: g.add(
+            m.slice_, g.add(m.slice_, g.x(20), starts=(2,), lengths=(8,), steps=(2,)),
+            starts=(1,), lengths=(3,), steps=(2,),
+        ),
+        ["slice"], 0,
+    ),
+    "slice out of padding": (
+        lambda g: g.add(
+            m.slice_, g.add(m.pad, g.x(4), widths=((2, 1, 1),), value=0),
+            starts=(2,), lengths=(4,), steps=(2,),
+        ),
+        [], 0,
+    ),
+    "slice into padding stays": (
+        lambda g: g.add(
+            m.slice_, g.add(m.pad, g.x(4), widths=((2, 1, 0),), value=0),
+            starts=(1,), lengths=(4,), steps=(1,),
+        ),
+        ["pad", "slice"], 0,
+    ),
+    "slice of a part": (
+        lambda g: g.add(
+            m.slice_, g.add(m.concat, g.x(3, 2), g.x(4, 2), axis=0),
+            starts=(4, 0), lengths=(2, 2), steps=(1, 1),
+        ),
+        ["slice"], 0,
+    ),
+    "flip twice": (
+        lambda g: g.add(m.flip, g.add(m.flip, g.x(3, 4), axes=(0, 1)), axes=(1,)), ["flip"], 0
+    ),
+    "pad by nothing": (lambda g: g.add(m.pad, g.x(3), widths=((0, 0, 0),), value=0), [], 0),
+    "sum of sums": (
+        lambda g: g.add(reduction.max, g.add(reduction.max, g.x(3, 4, 5), axes=(1,)), axes=(0,)),
+        ["max"], 0,
+    ),
+    "sum over ones": (lambda g: g.add(reduction.sum, g.x(3, 1), axes=(1,)), ["reshape"], 1e-7),
+    "transposed product": (
+        lambda g: g.add(
+            m.permute, g.add(linalg.matmul, g.add(m.permute, g.x(4, 3), axes=(1, 0)), g.x(4, 5)),
+            axes=(1, 0),
+        ),
+        ["permute", "matmul"], 0,
+    ),
+    "set the whole": (
+        lambda g: g.add(indexing.slice_set, g.x(3), g.x(3), starts=(0,), steps=(1,)), [], 0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES_IN_WORDS)
+def test_rules(rule: str):
+    make, wanted, rtol = RULES_IN_WORDS[rule]
+    before, after = simplified(make)
+    assert names(after) == wanted, f"{before}\n{after}"
+    assert_same(before, after, rtol)
+
+
+def test_a_sum_of_repetitions_is_a_product():
+    before, after = simplified(
+        lambda g: g.add(reduction.sum, g.add(m.broadcast_to, g.x(3, 1), shape=(3, 8)), axes=(1,))
+    )
+    assert "sum" not in names(after) and "mul" in names(after)
+    x = np.array([[0.1], [-2], [np.inf]], F)
+    np.testing.assert_allclose(evaluate(after, [x]), evaluate(before, [x]), rtol=1e-6)
+
+
+def test_many_products_with_one_right_side_are_one():
+    def make(g):
+        y = g.add(m.broadcast_to, g.x(4, 6), shape=(2, 3, 4, 6))
+        return g.add(linalg.matmul, g.x(2, 3, 5, 4), y)
+
+    before, after = simplified(make)
+    (product,) = [op for op in after.ops if op.name == "matmul"]
+    assert product.output.shape == (30, 6)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-4, 5, x.shape).astype(F) for x in before.inputs]
+    np.testing.assert_array_equal(evaluate(after, arrays)[0], evaluate(before, arrays)[0])
+
+
+def test_a_sum_of_products_is_one_product():
+    def make(g):
+        x = g.add(m.permute, g.x(3, 5, 4), axes=(0, 2, 1))
+        return g.add(reduction.sum, g.add(linalg.matmul, x, g.x(3, 5, 6)), axes=(0,))
+
+    before, after = simplified(make)
+    assert names(after).count("matmul") == 1 and "sum" not in names(after)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-4, 5, x.shape).astype(F) for x in before.inputs]
+    np.testing.assert_array_equal(evaluate(after, arrays)[0], evaluate(before, arrays)[0])
+
+
+# --- folding, common subexpressions, dead code, order ---------------------------------------------
+
+
+def test_constants_are_folded_and_numbers_stored_once():
+    g = G()
+    x = g.x(300, 300)
+    two = g.add(e.add, g.full(1, x), g.full(1, x))
+    table = g.add(e.mul, c := g.constant(np.arange(4, dtype=F)), c)
+    g.outputs = [g.add(e.mul, x, two), table]
+    h = verify(folding.fold(g))
+    assert names(h) == ["mul"]
+    (filled,) = [array for value, array in h.constants.items() if value in h.ops[0].inputs]
+    assert filled.strides == (0, 0) and filled[0, 0] == 2
+    np.testing.assert_array_equal(h.constants[h.outputs[1]], [0, 1, 4, 9])
+
+
+def test_large_results_are_not_folded():
+    g = G()
+    line = g.constant(np.arange(1 << 15, dtype=F))
+    g.outputs = [g.add(m.concat, line, line, axis=0)]
+    assert names(folding.fold(g)) == ["concat"]
+
+
+def test_what_would_be_refused_is_left_to_the_program():
+    g = G()
+    bad = g.constant(np.array([7]))
+    g.outputs = [g.add(indexing.ravel_index, bad, dims=(3,))]
+    assert names(folding.fold(g)) == ["ravel_index"]
+
+
+def test_equal_operations_are_done_once_and_different_ones_are_kept():
+    g = G()
+    x = g.x(4, 4)
+    a, b = (g.add(m.permute, x, axes=(1, 0)) for _ in range(2))
+    c = g.add(m.permute, x, axes=(0, 1))
+    zeros = [g.add(m.pad, x, widths=((1, 0, 0),) * 2, value=v) for v in (0.0, -0.0)]
+    g.outputs = [g.add(e.add, a, b), c, *zeros]
+    h = verify(cleaning.common(g))
+    assert names(h) == ["permute", "permute", "pad", "pad", "add"]
+    assert h.ops[-1].inputs[0] is h.ops[-1].inputs[1]
+
+
+def test_dead_code_goes_but_checks_stay():
+    g = G()
+    x = g.x(3, dtype=I)
+    g.add(e.neg, g.add(e.neg, x))
+    g.add(check, x, low=0, high=5, ignore=None, nan=False, refuse=ValueError)
+    g.outputs = [g.add(e.abs, x)]
+    assert names(cleaning.dead(g)) == ["check", "abs"]
+
+
+def test_checks_come_first():
+    g = G()
+    x = g.x(3, dtype=I)
+    y = g.add(e.abs, x)
+    z = g.add(e.neg, x)
+    g.add(check, z, low=0, high=5, ignore=None, nan=False, refuse=ValueError)
+    g.outputs = [y]
+    assert names(verify(cleaning.order(g))) == ["neg", "check", "abs"]
+
+
+# --- indices --------------------------------------------------------------------------------------
+
+
+def picking(g: G, labels: Value, classes: int) -> Value:
+    """exp(x)[n, labels[n]], as take_along_axis writes it down."""
+    n = labels.shape[0]
+    rows = g.add(e.exp, g.x(n, classes))
+    counted = g.constant(np.arange(n).reshape(n, 1))
+    column = g.add(m.reshape, labels, shape=(n, 1))
+    flat = g.add(indexing.ravel_index, counted, column, dims=(n, classes))
+    return g.add(indexing.gather, g.add(m.reshape, rows, shape=(n * classes,)), flat)
+
+
+def test_picking_a_label_needs_no_gather_and_still_refuses_what_is_outside():
+    g = G()
+    labels = g.x(4, dtype=I)
+    g.outputs = [picking(g, labels, 3)]
+    h = run(g, check=True)
+    assert "gather" not in names(h) and "ravel_index" not in names(h)
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(F)
+    for good in ([0, 2, 1, 1], [-1, -3, 0, 2]):
+        a = evaluate(g, [np.array(good), x])
+        np.testing.assert_array_equal(evaluate(h, [np.array(good), x]), a)
+    for bad in ([0, 3, 0, 0], [0, 0, -4, 0]):
+        with pytest.raises(IndexingError):
+            evaluate(h, [np.array(bad), x])
+
+
+def test_checked_labels_are_not_checked_again():
+    g = G()
+    labels = g.x(4, dtype=I)
+    g.add(check, labels, low=0, high=2, ignore=-100, nan=False, refuse=ValueError)
+    ignored = g.add(e.eq, labels, g.full(-100, labels))
+    safe = g.add(e.where, ignored, g.full(0, labels), labels)
+    g.outputs = [picking(g, safe, 3)]
+    h = run(g, check=True)
+    assert names(h).count("check") == 1 and "lt" not in names(h)
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(F)
+    given = [np.array([0, -100, 2, 1]), x]
+    np.testing.assert_array_equal(evaluate(h, given), evaluate(g, given))
+
+
+# --- passes that are broken on purpose ------------------------------------------------------------
+
+
+def _zero(g, op):
+    x, y = op.inputs
+    return g.full(0, x) if x is y else None
+
+
+def _times_zero(g, op):
+    x, y = op.inputs
+    return y if g.number(y) == 0 else None
+
+
+def _plus_zero(g, op):
+    x, y = op.inputs
+    return x if g.number(y) == 0 else None
+
+
+def _forget_transpose(g, op):
+    (z,) = op.inputs
+    if made_by(z, "matmul"):
+        return g.make(linalg.matmul, *z.op.inputs) if z.shape[0] == z.shape[1] else None
+    return None
+
+
+def _swap_where(g, op):
+    c, x, y = op.inputs
+    return g.make(e.where, c.op.inputs[0], x, y) if made_by(c, "logical_not") else None
+
+
+def _narrow_cast(g, op):
+    (x,) = op.inputs
+    if made_by(x, "cast") and x.op.inputs[0].dtype == op.params["dtype"]:
+        return x.op.inputs[0]
+    return None
+
+
+def _flip_axes(g, op):
+    (x,) = op.inputs
+    if made_by(x, "flip"):
+        return g.make(m.flip, x.op.inputs[0], axes=op.params["axes"])
+    return None
+
+
+def _reversed_permute(g, op):
+    (x,) = op.inputs
+    if made_by(x, "permute"):
+        after = op.params["axes"]
+        return g.make(m.permute, x.op.inputs[0], axes=tuple(after[a] for a in x.op.params["axes"]))
+    return None
+
+
+def rules(name: str, one: Any) -> Callable[[Graph], Graph]:
+    return lambda graph: apply(graph, {name: [one]})
+
+
+def forgetful_common(graph: Graph) -> Graph:
+    """Common subexpressions that do not look at parameters."""
+    known: dict[Any, Any] = {}
+    replaced = {}
+    for op in graph.ops:
+        first = known.setdefault((op.name, op.inputs), op)
+        if first is not op and first.output.spec == op.output.spec:
+            replaced[op.output] = first.output
+    return cleaning.rebuild(graph, graph.ops, replaced)
+
+
+def eager_dead(graph: Graph) -> Graph:
+    """Dead code that forgets checks."""
+    read = {x for op in graph.ops for x in op.inputs} | set(graph.outputs)
+    return cleaning.rebuild(graph, [op for op in graph.ops if set(op.outputs) & read])
+
+
+def shuffled(graph: Graph) -> Graph:
+    return Graph(
+        graph.inputs, graph.constants, graph.ops[::-1], graph.outputs, graph.updates, graph.name
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[Graph], Graph], Callable[[G], Value]]] = {
+    "x - x = 0": (rules("sub", _zero), RULES_IN_WORDS["x - x stays"][0]),
+    "0 x = 0": (
+        rules("mul", _times_zero), lambda g: g.add(e.mul, x := g.x(*Z), g.full(0, x))
+    ),
+    "x + 0 = x": (rules("add", _plus_zero), RULES_IN_WORDS["x + 0 stays"][0]),
+    "(x y)^T = x y": (
+        rules("permute", _forget_transpose),
+        lambda g: g.add(m.permute, g.add(linalg.matmul, g.x(3, 2), g.x(2, 3)), axes=(1, 0)),
+    ),
+    "where not c": (rules("where", _swap_where), RULES_IN_WORDS["where not c"][0]),
+    "narrow and back": (
+        rules("cast", _narrow_cast),
+        lambda g: g.add(e.cast, g.add(e.cast, g.x(*Z, dtype=D), dtype=I), dtype=D),
+    ),
+    "flip": (rules("flip", _flip_axes), RULES_IN_WORDS["flip twice"][0]),
+    "permute": (
+        rules("permute", _reversed_permute),
+        lambda g: g.add(
+            m.permute, g.add(m.permute, g.x(3, 3, 3), axes=(1, 2, 0)), axes=(0, 2, 1)
+        ),
+    ),
+    "common": (
+        forgetful_common,
+        lambda g: g.add(
+            e.sub, g.add(m.flip, x := g.x(3, 3), axes=(0,)), g.add(m.flip, x, axes=(1,))
+        ),
+    ),
+    "order": (shuffled, lambda g: g.add(e.exp, g.add(e.neg, g.x(3)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_broken_passes_are_caught(broken: str):
+    """What finds a defect here is what looks at every pass and program above and in the fuzzers."""
+    one, make = BROKEN[broken]
+    g = G()
+    g.outputs = [make(g)]
+    assert_same(g, run(g, check=True), rtol=1e-6)  # the passes as they are do not fail
+    with pytest.raises((AssertionError, ValueError)):
+        assert_same(g, verify(one(g)))
+
+
+def test_a_pass_that_forgets_checks_is_caught():
+    g = G()
+    x = g.x(2, dtype=I)
+    g.add(check, x, low=0, high=5, ignore=None, nan=False, refuse=lambda a: IndexingError("no"))
+    g.outputs = [g.add(e.abs, x)]
+    for made in (run(g), cleaning.dead(g)):
+        with pytest.raises(IndexingError):
+            evaluate(made, [np.array([1, 9])])
+    assert names(eager_dead(g)) == ["abs"]
+
+
+def test_passes_are_named_and_seen():
+    g = G()
+    g.outputs = [g.add(e.neg, g.add(e.neg, g.x(3)))]
+    seen = []
+    run(g, seen=lambda name, graph: seen.append((name, len(graph.ops))))
+    assert [name for name, _ in seen] == [one.__name__ for one in PASSES]
+    assert seen[0] == ("dead", 2) and seen[-1] == ("order", 0)
+    assert all(RULES[name] for name in ("add", "reshape", "matmul", "gather"))
+    assert rewrite.is_splat(np.broadcast_to(np.float32(1), (3, 3)))
