@@ -80,7 +80,7 @@ class Emitter:
         self.given: dict[Value, Reg] = {}
         self.pointers = {} if pointers is None else pointers
         self.kept: dict[Node, Any] = {}  # nodes kept in scratch: (offset in bytes, form, written)
-        read = [(v.dtype.itemsize, buffers[v]) for v in expressions.reads]
+        read = [(v.dtype.itemsize, buffers[v]) for v in expressions.reads if v in buffers]
         sizes = [
             size * sum(abs(s) * n for n, s in zip(b.shape, b.strides, strict=True))
             for size, b in read
@@ -490,6 +490,11 @@ class Emitter:
         if value.dtype.kind != "b":
             return reg
         return self.f.icmp("ne", reg, self.f.zero(reg.type))
+
+    def place_of(self, value: Value, index: Index) -> Reg:
+        """The address of an element (of the first lane's)."""
+        rest = self._split(self.offset(value, index))[2]
+        return self.address(value, self.base(value), rest, type_of(value.dtype))
 
     def store(self, value: Value, index: Index, reg: Reg) -> None:
         """Write an element, or a vector of them, to a value's buffer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.text import Function, Module, Reg
@@ -99,6 +99,14 @@ class Kernel(ABC):
             strides: of the values that do not lie row-major.
         """
         return [self]
+
+    def likeness(self) -> tuple[Any, Sequence[Value]] | None:
+        """What the kernel's code depends on but for where its values lie, and these in an order.
+
+        Two kernels of a class with equal keys are the same code, if their values, taken in order,
+        have equal strides. None: the kernel does not know.
+        """
+        return None
 
     @abstractmethod
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:

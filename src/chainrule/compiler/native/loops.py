@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import scalar
@@ -11,6 +11,7 @@ from chainrule.compiler.native.emitter import Emitter
 from chainrule.compiler.native.expressions import HANDLERS, REDUCTIONS, Unfusable, product
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
 from chainrule.compiler.native.loops_emit import NestWriter
+from chainrule.compiler.native.loops_key import Likeness
 from chainrule.compiler.native.loops_order import arrange
 from chainrule.compiler.native.loops_pass import RowPlan
 from chainrule.compiler.native.loops_plan import Group, Nest, in_blocks, reachable
@@ -61,7 +62,7 @@ class LoopKernel(Kernel):
 
     def _set(self, ops: Collection[Op], outputs: Sequence[Value], nests: list[Nest]) -> None:
         self.ops, self.writes, self.nests = list(ops), list(outputs), nests
-        self.reads = list(dict.fromkeys(v for n in nests for v in n.expressions.reads))
+        self.reads = list(dict.fromkeys(v for n in nests for v in n.reads()))
         plans = [plan_of(nest, {}) for nest in nests]
         self.nest_units = [self._units_of(nest) for nest in nests]
         self.units = sum(self.nest_units)
@@ -94,13 +95,17 @@ class LoopKernel(Kernel):
             most = -(-most // 256)
         return max(1, min(most, work // UNIT))
 
+    def likeness(self) -> tuple[Any, Sequence[Value]]:
+        found = Likeness(self.nests)
+        return (found.key, tuple(self.nest_units), self.scratch), list(found.values)
+
     def may_overwrite(self, read: Value, write: Value) -> bool:
         """Every place that reads the one reads it at the index where the other is then written."""
         (mine,) = [n for n in self.nests if any(z is write for z, *_ in n.outputs)] or [None]
-        if mine is None or any(read in n.expressions.reads for n in self.nests if n is not mine):
+        if mine is None or any(read in n.reads() for n in self.nests if n is not mine):
             return False
         ((index, stage),) = [(i, node.stage) for z, i, node in mine.outputs if z is write]
-        loads = [n for n in mine.expressions.nodes() if n.kind == "load" and n.data[0] is read]
+        loads = [n for n in mine.nodes() if n.kind == "load" and n.data[0] is read]
         if any(n.data[1:] != (index, ()) for n in loads):
             return False
         if not frozenset(mine.inner) & frozenset().union(*(f.roots() for f in index)):
@@ -187,7 +192,7 @@ def _split(
 
 def plan_of(nest: Nest, strides: Mapping[Value, tuple[int, ...]]) -> RowPlan:
     """How a nest is done if its values lie row-major, but for some."""
-    values = [z for z, *_ in nest.outputs] + list(nest.expressions.reads)
+    values = [z for z, *_ in nest.outputs] + nest.reads()
     buffers = {
         v: Buffer(0, 0, v.shape, strides.get(v) or strides_of(v.shape), v.dtype) for v in values
     }

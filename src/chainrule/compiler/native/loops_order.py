@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.compiler.native.expressions import Node
 from chainrule.compiler.native.index import Form, Var
 from chainrule.compiler.native.kernel import Buffers
-from chainrule.compiler.native.loops_plan import Nest, reachable
+from chainrule.compiler.native.loops_plan import Nest
 from chainrule.compiler.native.target import Target
 from chainrule.graph import Spec
 
@@ -79,7 +78,7 @@ def _accesses(nest: Nest, buffers: Buffers) -> list[Access]:
         return total
 
     found = [Access(offset(z, index), 2, z.size) for z, index, _ in nest.outputs]
-    for node in _nodes(nest):
+    for node in nest.nodes():
         if node.kind == "load":
             value, index, _ = node.data
             reach = Spec(tuple(v.extent for v in node.depends), value.dtype).size
@@ -87,17 +86,10 @@ def _accesses(nest: Nest, buffers: Buffers) -> list[Access]:
     return sorted(found, key=lambda a: (-a.size, -a.weight))
 
 
-def _nodes(nest: Nest) -> list[Node]:
-    found = list(reachable([node for *_, node in nest.outputs]))
-    for atom in nest.expressions.data:
-        found += reachable([atom.node])
-    return list(dict.fromkeys(found))
-
-
 def _other_forms(nest: Nest) -> list[Form]:
     """Forms besides offsets that must come out the same when variables are merged."""
     forms = [atom.form for atom in nest.expressions.splits.quotients.values()]
-    for node in _nodes(nest):
+    for node in nest.nodes():
         if node.kind == "position":
             forms.append(node.data)
         elif node.kind == "choice":
@@ -111,7 +103,7 @@ def _other_forms(nest: Nest) -> list[Form]:
 
 def _dtype(nest: Nest) -> Any:
     """The dtype whose vectors set the number of lanes: the widest float, else the widest."""
-    nodes = [n for n in _nodes(nest) if n.depends]
+    nodes = [n for n in nest.nodes() if n.depends]
     dtypes = [n.dtype for n in nodes if n.dtype.kind == "f"] or [n.dtype for n in nodes]
     return max(dtypes, key=lambda d: d.itemsize, default="float32")
 

@@ -41,6 +41,17 @@ class Nest:
     stages: list[list[Node]]
     block: Var | None = None
 
+    def nodes(self) -> list[Node]:
+        """The nodes that its outputs are made of, inputs first."""
+        found = dict.fromkeys(reachable([node for *_, node in self.outputs]))
+        for atom in self.expressions.data:
+            found.update(dict.fromkeys(reachable([atom.node])))
+        return list(found)
+
+    def reads(self) -> list[Value]:
+        """The values that it reads from buffers."""
+        return list(dict.fromkeys(n.data[0] for n in self.nodes() if n.kind == "load"))
+
     @property
     def size(self) -> int:
         """Elements that are visited, in each pass."""
@@ -50,7 +61,7 @@ class Nest:
     def cost(self) -> int:
         """Instructions for one element, roughly."""
         inner = frozenset(self.inner)
-        nodes = self.expressions.nodes()
+        nodes = self.nodes()
         return 1 + sum(n.cost for n in nodes if not self.inner or n.depends & inner)
 
 
