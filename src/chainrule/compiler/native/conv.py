@@ -5,7 +5,7 @@ vectors of output channels. Its sums stay in registers while the loops run over 
 kernel and the input channels: each round loads vectors of packed weights and for each output one
 number of the input, repeated in all lanes. So the input may lie in memory in any way; outputs are
 stored fastest where channels are contiguous. Depthwise convolutions have channels in the lanes of
-both, and no loop over input channels.
+both, and no loop over input channels; there images whose channels are not contiguous are copied.
 
     units: (block of images, part of the rows)
 """
@@ -17,6 +17,7 @@ import math
 from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.conv_copy import pack_image, packed, packed_bytes
 from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
     flat,
@@ -78,7 +79,10 @@ class Gather(Kernel):
         blocks = n // self.together
         most = max(1, self.flops // max(1, blocks) // UNIT_FLOPS)
         self.rows, self.parts = rows, min(rows, most, max(1, -(-32 // max(1, blocks))))
-        self.units = blocks * self.parts if self.y.size else 0
+        self.units = blocks * self.parts
+        self.copies = self.depthwise and self.parts <= 2
+        image = packed_bytes(x.shape, x.dtype.itemsize)
+        self.scratch = self.together * image * self.copies
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -97,7 +101,9 @@ class _Emitter:
         self.kernel, self.module, self.name = kernel, module, name
         self.type = type_of(kernel.x.dtype)
         self.lanes = module.target.lanes(kernel.x.dtype)
-        self.x, self.y, self.w = (buffers[v] for v in (kernel.x, kernel.y, kernel.packed))
+        self.lying, self.y, self.w = (buffers[v] for v in (kernel.x, kernel.y, kernel.packed))
+        self.copies = kernel.copies and self.lying.strides[1] != 1
+        self.x = packed(self.lying) if self.copies else self.lying
         self.outer, self.inner = kernel.axes[:-1], kernel.axes[-1]
         self.written: dict[object, str] = {}
         # strides of the packed weight: group, taps, input channel
@@ -122,17 +128,18 @@ class _Emitter:
         kernel, module = self.kernel, self.module
         tables = [self._table(number) for number in range(len(self.outer))]
         f = Function(module, self.name, PARAMETERS)
-        x, y, w = (b.pointer(f) for b in (self.x, self.y, self.w))
+        images, y, w = (b.pointer(f) for b in (self.lying, self.y, self.w))
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             block, part = f.udiv(unit.index, kernel.parts), f.urem(unit.index, kernel.parts)
             first = f.udiv(f.mul(part, kernel.rows), kernel.parts)
             last = f.udiv(f.mul(f.add(part, 1), kernel.rows), kernel.parts)
             image = f.mul(block, kernel.together)
+            x = move(f, images, f.mul(image, self.lying.strides[0]), self.type)
+            if self.copies:
+                x = self._copied(f, x)
             with f.loop(0, kernel.groups, hint="group") as group:
                 g = group.index
-                xg = f.add(
-                    f.mul(image, self.x.strides[0]), f.mul(g, kernel.inside * self.x.strides[1])
-                )
+                xg = f.mul(g, kernel.inside * self.x.strides[1])
                 yg = f.add(
                     f.mul(image, self.y.strides[0]), f.mul(g, kernel.outside * self.y.strides[1])
                 )
@@ -149,6 +156,14 @@ class _Emitter:
                         there = self._block(f, bases, block, number.index)
                         self._rows(f, there, rows, tables, [block._replace(start=0, blocks=1)])
         f.finish()
+
+    def _copied(self, f: Function, x: Reg) -> Reg:
+        """The images of a unit, copied so that their channels are contiguous."""
+        with f.loop(0, self.kernel.together, hint="image") as n:
+            source = move(f, x, f.mul(n.index, self.lying.strides[0]), self.type)
+            target = move(f, f.arg("scratch"), f.mul(n.index, self.x.strides[0]), self.type)
+            pack_image(f, self.lying, source, target)
+        return f.arg("scratch")
 
     def _channels(self) -> list[Channels]:
         outside, lanes = self.kernel.outside, self.lanes

@@ -1,10 +1,64 @@
-"""Copying an image from one layout into another: into a halo of zeros, or channels last."""
+"""Copying an image from one layout into another: into a halo of zeros, or channels last.
+
+Where one axis is contiguous in the source and another one in the target, blocks are transposed in
+registers: a vector of the target's axis by 128 bits of the source's.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
 from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes
-from chainrule.compiler.native.text import Function, Int, Reg
+from chainrule.compiler.native.conv_plan import channels_last
+from chainrule.compiler.native.kernel import Buffer
+from chainrule.compiler.native.microkernel import itemsize
+from chainrule.compiler.native.packing import concatenate, transpose_parts
+from chainrule.compiler.native.text import Function, Int, Reg, type_of, vector
 from chainrule.graph import Shape
+
+
+class Axis(NamedTuple):
+    """An axis of a copy: its length, and its strides in the source and the target."""
+
+    length: int
+    source: int
+    target: int
+
+
+def collapsed(shape: Shape, source: tuple[int, ...], target: tuple[int, ...]) -> list[Axis]:
+    """The axes from large steps in the source to small ones, merged where both continue."""
+    axes = [Axis(*axis) for axis in zip(shape, source, target, strict=True) if axis[0] != 1]
+    axes.sort(key=lambda axis: -abs(axis.source))
+    result: list[Axis] = []
+    for axis in axes:
+        if result:
+            length, s, t = result[-1]
+            if (s, t) == (axis.length * axis.source, axis.length * axis.target):
+                result[-1] = Axis(length * axis.length, axis.source, axis.target)
+                continue
+        result.append(axis)
+    return result or [Axis(1, 1, 1)]
+
+
+def packed(buffer: Buffer) -> Buffer:
+    """Images of a buffer as they lie in scratch memory, one after another, channels last."""
+    return replace(buffer, strides=channels_last(buffer.shape))
+
+
+def packed_bytes(shape: Shape, itemsize: int) -> int:
+    """What one image takes there."""
+    return -(-math.prod(shape[1:]) * itemsize // 64) * 64
+
+
+def pack_image(f: Function, buffer: Buffer, source: Reg, target: Reg) -> None:
+    """Copy one image of a buffer into scratch memory, as `packed` says."""
+    type = type_of(buffer.dtype)
+    steps = packed(buffer).strides[1:]
+    lanes = f.target.lanes(buffer.dtype)  # type: ignore[arg-type]
+    copy_image(f, type, lanes, buffer.shape[1:], (source, buffer.strides[1:]), (target, steps))
 
 
 def copy_image(
@@ -12,37 +66,72 @@ def copy_image(
     type: str,
     lanes: int,
     shape: Shape,
-    source: Reg,
-    source_strides: tuple[int, ...],
-    target: Reg,
-    target_strides: tuple[int, ...],
+    source: tuple[Reg, tuple[int, ...]],
+    target: tuple[Reg, tuple[int, ...]],
 ) -> None:
-    """target[index] = source[index], vectors along the axis that the source has contiguous."""
-    order = sorted(range(len(shape)), key=lambda a: (shape[a] == 1, -abs(source_strides[a])))
-    order = [a for a in order if shape[a] > 1] or [0]
-    *outer, inner = order
-    _nest(
-        f, type, lanes, [(shape[a], source_strides[a], target_strides[a]) for a in outer],
-        (shape[inner], source_strides[inner], target_strides[inner]), source, target,
-    )  # fmt: skip
+    """target[index] = source[index]; source and target are a pointer and strides."""
+    axes = collapsed(shape, source[1], target[1])
+    row = next((a for a in axes if a.source == 1), axes[-1])
+    column = next((a for a in axes if a.target == 1 and a is not row), None)
+    if row.source != 1 or row.target == 1 or type not in ("float", "double"):
+        column = None
+    outer = [a for a in axes if a is not row and a is not column]
+    _nest(f, type, lanes, outer, row, column, source[0], target[0])
 
 
-def _nest(f, type: str, lanes: int, outer, inner, source: Reg, target: Reg) -> None:
+def _nest(
+    f: Function, type: str, lanes: int, outer: list[Axis], row: Axis, column: Axis | None,
+    source: Reg, target: Reg,
+) -> None:  # fmt: skip
     if outer:
-        (count, ss, ts), *rest = outer
-        with f.loop(0, count, hint="copy") as loop:
-            x = move(f, source, f.mul(loop.index, ss), type)
-            y = move(f, target, f.mul(loop.index, ts), type)
-            _nest(f, type, lanes, rest, inner, x, y)
+        axis, *rest = outer
+        with f.loop(0, axis.length, hint="copy") as loop:
+            x = move(f, source, f.mul(loop.index, axis.source), type)
+            y = move(f, target, f.mul(loop.index, axis.target), type)
+            _nest(f, type, lanes, rest, row, column, x, y)
         return
-    count, ss, ts = inner
-    whole = count // lanes * lanes
-    with f.loop(0, whole, lanes, hint="copy") as loop:
-        _piece(f, type, lanes, ss, ts, source, target, loop.index, lanes)
-    if count > whole:
-        _piece(f, type, lanes, ss, ts, source, target, whole, count - whole)
+
+    def along(at: Int, many: int) -> None:
+        x = move(f, source, f.mul(at, row.source), type)
+        y = move(f, target, f.mul(at, row.target), type)
+        if column is None:
+            piece = load_lanes(f, x, type, lanes, row.source, many)
+            store_lanes(f, piece, y, type, row.target, many)
+        else:
+            _columns(f, type, lanes, row, column, x, y, many)
+
+    step = lanes if column is None else 16 // itemsize(type)
+    _strips(f, row.length, step, along)
 
 
-def _piece(f, type: str, lanes: int, ss: int, ts: int, source, target, at: Int, many: int) -> None:
-    x = load_lanes(f, move(f, source, f.mul(at, ss), type), type, lanes, ss, many)
-    store_lanes(f, x, move(f, target, f.mul(at, ts), type), type, ts, many)
+def _columns(
+    f: Function, type: str, lanes: int, row: Axis, column: Axis, x: Reg, y: Reg, many: int
+) -> None:
+    """`many` neighbours in the source, for each index along the axis contiguous in the target."""
+    part = 16 // itemsize(type)  # elements of 128 bits
+
+    def block(at: Int, high: int) -> None:
+        there = move(f, x, f.mul(at, column.source), type)
+        rows = []
+        for i in range(part):
+            parts = []
+            for c in range(i, lanes, part):
+                here = move(f, there, c * column.source, type)
+                nothing = f.zero(vector(type, part))
+                parts.append(load_lanes(f, here, type, part, 1, many) if c < high else nothing)
+            rows.append(concatenate(f, parts))
+        here = move(f, y, at, type)
+        for i, piece in enumerate(transpose_parts(f, rows)[:many]):
+            store_lanes(f, piece, move(f, here, i * row.target, type), type, 1, high)
+
+    _strips(f, column.length, lanes, block)
+
+
+def _strips(f: Function, length: int, step: int, body: Callable[[Int, int], None]) -> None:
+    """body(start, step) for whole strips, body(start, rest) for the rest."""
+    whole = length // step * step
+    if whole:
+        with f.loop(0, whole, step, hint="strip") as loop:
+            body(loop.index, step)
+    if length > whole:
+        body(whole, length - whole)

@@ -3,7 +3,8 @@
     w[c, k] = sum over images and outputs p of x[n, c, s p + d k - lo] y[n, c, p]
 
 For one row of outputs and one tap of the outer axes, the taps of the innermost axis are summed in
-registers over the row, each in several sums so that no addition waits for the one before.
+registers over the row, each in several sums so that no addition waits for the one before. Images
+whose channels are not contiguous are first copied so that they are.
 
     units: block of images
 """
@@ -14,6 +15,7 @@ import itertools
 import math
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.conv_copy import pack_image, packed, packed_bytes
 from chainrule.compiler.native.conv_emit import flat, load_lanes, move, unravel
 from chainrule.compiler.native.conv_plan import Tile, forward, padded, pieces, tiles
 from chainrule.compiler.native.conv_weight import UNITS, WeightTotal
@@ -46,6 +48,8 @@ class DepthwiseSums(Kernel):
         shape = (self.units, 1, *how["kernel"], 1, row)
         self.sums = Value(Spec(shape, self.x.dtype), name="partial sums")
         self.reads, self.writes = (self.x, self.y), (self.sums,)
+        self.room = [packed_bytes(v.shape, v.dtype.itemsize) for v in self.reads]
+        self.scratch = sum(self.room)
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -55,7 +59,9 @@ class _Emitter:
     def __init__(self, kernel: DepthwiseSums, module: Module, name: str, buffers: Buffers):
         self.k, self.module, self.name = kernel, module, name
         self.type, self.lanes = type_of(kernel.x.dtype), module.target.lanes(kernel.x.dtype)
-        self.x, self.y = buffers[kernel.x], buffers[kernel.y]
+        # The images as they lie, and as they are read.
+        self.lying = [buffers[v] for v in kernel.reads]
+        self.x, self.y = [b if b.strides[1] == 1 else packed(b) for b in self.lying]
         self.sums = buffers[kernel.sums]
         *self.outer, inner = [axis.lines[0] for axis in kernel.axes]
         self.inner = inner
@@ -69,7 +75,7 @@ class _Emitter:
         if self.tail < self.lanes:
             rows.append((self._row(self.tail), whole, 1))
         f = Function(self.module, self.name, PARAMETERS)
-        x, y, sums = (b.pointer(f) for b in (self.x, self.y, self.sums))
+        pointers, sums = [b.pointer(f) for b in self.lying], self.sums.pointer(f)
         n, size = k.x.shape[0], math.prod(self.sums.shape[1:])
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             into = move(f, sums, f.mul(unit.index, size), self.type)
@@ -78,10 +84,23 @@ class _Emitter:
             first = f.udiv(f.mul(unit.index, n), k.units)
             last = f.udiv(f.mul(f.add(unit.index, 1), n), k.units)
             with f.loop(first, last, hint="image") as image:
-                xn = move(f, x, f.mul(image.index, self.x.strides[0]), self.type)
-                yn = move(f, y, f.mul(image.index, self.y.strides[0]), self.type)
-                self._image(f, xn, yn, into, rows)
+                x, y = self._images(f, pointers, image.index)
+                self._image(f, x, y, into, rows)
         f.finish()
+
+    def _images(self, f: Function, pointers: list[Reg], number: Reg) -> list[Reg]:
+        """Pointers to one image of x and of y, copied where they must be."""
+        result, room = [], f.arg("scratch")
+        for lying, read, pointer, size in zip(
+            self.lying, (self.x, self.y), pointers, self.k.room, strict=True
+        ):
+            image = move(f, pointer, f.mul(number, lying.strides[0]), self.type)
+            if lying is not read:
+                pack_image(f, lying, image, room)
+                image = room
+            result.append(image)
+            room = move(f, room, size, "i8")
+        return result
 
     def _image(self, f: Function, x: Reg, y: Reg, into: Reg, rows: list[tuple[str, int, int]]):
         outs = [line.count for line in self.outer]

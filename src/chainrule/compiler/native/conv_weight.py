@@ -166,8 +166,8 @@ class _Emitter:
         at = move(f, f.arg("scratch"), inside, self.type)
         shape = (k.inside, *k.x.shape[2:])
         copy_image(
-            f, self.type, self.lanes, shape, source.pointer, (source.channel, *source.spatial),
-            at, strides,
+            f, self.type, self.lanes, shape,
+            (source.pointer, (source.channel, *source.spatial)), (at, strides),
         )  # fmt: skip
         return Image(at, strides[0], strides[1:])
 
@@ -183,8 +183,8 @@ class _Emitter:
                 tail = move(f, at, f.add(f.mul(p.index, k.width), whole - self.lanes), self.type)
                 f.store(self._zero(f), tail)
         copy_image(
-            f, self.type, self.lanes, (wide, *spatial), grads.pointer,
-            (grads.channel, *grads.spatial), at, (1, *steps),
+            f, self.type, self.lanes, (wide, *spatial),
+            (grads.pointer, (grads.channel, *grads.spatial)), (at, (1, *steps)),
         )  # fmt: skip
         return Image(at, 1, steps)
 
