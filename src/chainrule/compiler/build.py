@@ -17,10 +17,10 @@ import numpy as np
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import cache, cache_keys, cache_program
 from chainrule.compiler.native.host import HostKernel, view_of
-from chainrule.compiler.native.kernel import PARAMETERS
+from chainrule.compiler.native.jit import CompileError
 from chainrule.compiler.native.program import Program, export_kernels
 from chainrule.compiler.native.target import Target, host
-from chainrule.compiler.native.text import Function, Module
+from chainrule.compiler.native.text import Module
 from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
 
 # What simplifies, schedules and emits is imported when a program is not found on disk.
@@ -63,8 +63,9 @@ def build(graph: Graph, options: Options | None = None) -> Program:
     if options.native:
         try:
             return _native(graph, options.target or host(), options)
-        except (MissingExtraError, RuntimeError, OSError) as error:
-            if isinstance(error, ChainruleError) and not isinstance(error, MissingExtraError):
+        except (RuntimeError, OSError, MissingExtraError) as error:
+            ours = MissingExtraError, CompileError
+            if isinstance(error, ChainruleError) and not isinstance(error, ours):
                 raise
             _warn(error)
     return assemble(simplified(graph, options), None, options)
@@ -96,9 +97,9 @@ def _warn(error: Exception) -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            f"compiled functions run in NumPy, because LLVM failed: {error}. Results are the same, "
-            "but slower; reinstalling llvmlite may help, and CHAINRULE_COMPILE=0 turns compiling "
-            "off. (This warning comes once.)",
+            f"a compiled function runs in NumPy, because LLVM is missing or failed: {error} "
+            "Results are the same, but slower; reinstalling llvmlite may help, and "
+            "CHAINRULE_COMPILE=0 turns compiling off. (This warning comes once.)",
             ChainruleWarning,
             stacklevel=4,
         )

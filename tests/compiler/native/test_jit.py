@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
+import numpy as np
 import pytest
 
+from chainrule.compiler import build as building
+from chainrule.compiler.ir import Graph
+from chainrule.compiler.native import jit
 from chainrule.compiler.native.jit import CompileError, Library, assemble, assembly
-from chainrule.compiler.native.target import host
+from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Function, Module
+from chainrule.errors import ChainruleWarning
+from chainrule.graph import Spec
+from chainrule.primitives.elementwise import exp
 
 
 def square() -> str:
@@ -66,3 +74,39 @@ def test_llvms_refusals_are_explained():
     calling += " call void @nobody_has_this()\n ret void\n}\n"
     with pytest.raises(CompileError, match=r"could not load.*f"):
         Library(assemble(calling, host()), ["f"], host())
+
+
+@pytest.fixture
+def graph() -> Graph:
+    g = Graph()
+    x = g.input(Spec((3,), np.dtype("float32")))
+    g.outputs = [g.add(exp, x)]
+    return g
+
+
+def check_numpy(graph: Graph, reason: str, monkeypatch) -> None:
+    """It runs in NumPy, and says why, once."""
+    monkeypatch.setattr(building, "_warned", False)
+    x = np.array([0, 1, 2], np.float32)
+    with pytest.warns(ChainruleWarning, match=reason) as seen:
+        for _ in range(2):
+            program = building.build(graph)
+            np.testing.assert_array_equal(program.run([x])[0], np.exp(x))
+    assert len(seen) == 1 and program.code is None
+
+
+def test_without_llvm_it_runs_in_numpy(graph, monkeypatch):
+    host.cache_clear()
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    try:
+        check_numpy(graph, "in NumPy, because LLVM is missing.*'llvmlite' is needed", monkeypatch)
+    finally:
+        host.cache_clear()
+
+
+def test_where_llvm_fails_it_runs_in_numpy(graph, monkeypatch):
+    def broken(text: str, target: Target) -> bytes:
+        raise CompileError("LLVM could not make machine code of a program: out of luck.")
+
+    monkeypatch.setattr(jit, "assemble", broken)
+    check_numpy(graph, "in NumPy, because LLVM .* failed: .*out of luck", monkeypatch)

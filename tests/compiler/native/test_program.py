@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import assemble
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer
 from chainrule.compiler.native.program import (
@@ -16,10 +17,11 @@ from chainrule.compiler.native.program import (
     ProgramError,
     Tables,
     Task,
+    address_of,
     export_kernels,
 )
 from chainrule.compiler.native.target import host
-from chainrule.compiler.native.text import Function, Module
+from chainrule.compiler.native.text import Function, Module, Reg
 
 N = 1000
 
@@ -102,3 +104,68 @@ def test_wrong_arrays_are_refused():
         program.run([np.zeros(N)] * 2)
     with pytest.raises(ProgramError, match="writable"):
         program.run([np.zeros(N, np.float32)], [np.zeros((N, 2), np.float32)[:, 0]])
+
+
+def test_what_is_all_numpy_needs_no_llvm(monkeypatch):
+    def missing() -> None:
+        raise AssertionError("asked for native code")
+
+    monkeypatch.setattr(runtime, "native", missing)
+    monkeypatch.setattr(runtime, "_pool", None)
+    x = Buffer(2, 0, (3,), (1,), np.dtype("float32"))
+    y = Buffer(3, 0, (3,), (1,), np.dtype("float32"))
+
+    def double(program: Program) -> None:
+        program.view(y)[...] = 2 * program.view(x)
+
+    places = [Place(2, (3,), "float32")], [Place(3, (3,), "float32")]
+    program = Program(None, Tables([HostCall(0)], *places), hosts=[double])
+    np.testing.assert_array_equal(program.run([np.ones(3, np.float32)])[0], [2, 2, 2])
+
+
+def test_a_check_ends_a_program_before_the_phase_after_it():
+    """A kernel sets the status: the phases after it do not run, and the caller hears why."""
+    module = Module(host())
+    f = Function(module, "refuse", PARAMETERS)
+    arena = f.load(f.at(f.arg("table"), 0, "ptr"), "ptr")
+    f.store(Reg("7", "i64"), arena)
+    f.finish()
+    export_kernels(module, ["refuse", axpy(module, "b", 2, 3, 3, -5)])
+    phases = [Phase((Task(0, 1, 1e5),)), Phase((Task(1, N // 10, 1e6),), True)]
+    places = [Place(2, (N,), "float32")], [Place(3, (N,), "float32")]
+    tables = Tables(phases, *places, arena=64, kernels=[Label("a"), Label("b")], status=0)
+    program = Program(
+        assemble(module.text(), host()), tables, failed=lambda n: ValueError(f"number {n}")
+    )
+    before = runtime.get_num_threads()
+    try:
+        for threads in (1, 2):
+            runtime.set_num_threads(threads)
+            mine = np.zeros(N, np.float32)
+            with pytest.raises(ValueError, match="number 7"):
+                program.run([np.ones(N, np.float32)], [mine])
+            assert not mine.any()
+    finally:
+        runtime.set_num_threads(before)
+
+
+def test_an_error_in_a_host_call_comes_through_and_the_program_stays_usable():
+    code, tables = two_phases()
+    tables.steps.insert(1, HostCall(0))
+    fails = [True]
+
+    def host_call(program: Program) -> None:
+        if fails[0]:
+            raise ZeroDivisionError
+
+    program = Program(code, tables, hosts=[host_call])
+    x = np.arange(N, dtype=np.float32)
+    with pytest.raises(ZeroDivisionError):
+        program.run([x])
+    fails[0] = False
+    np.testing.assert_array_equal(program.run([x])[0], 3 * (2 * x + 1) - 5)
+
+
+def test_addresses_of_arrays():
+    for array in (np.zeros(3), np.zeros((2, 3))[:, 1:], np.frombuffer(b"12345678", np.int64)):
+        assert address_of(array) == array.ctypes.data

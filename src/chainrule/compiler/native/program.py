@@ -346,7 +346,8 @@ class Program:
 
     def _call(self) -> None:
         if self._pool is None or self._pool is not runtime.current() or self._unfinished:
-            self._prepare()
+            if self._kernels:  # what is all NumPy needs no threads and no LLVM
+                self._prepare()
         if self._status is not None:
             self._status[0] = 0
         if self._host_commits:
@@ -411,9 +412,10 @@ class Program:
         Yields a table [thread, kernel, (nanoseconds, chunks, first start, last end)].
         """
         with self._lock:
-            if self._pool is None or self._pool is not runtime.current() or self._unfinished:
+            if self._kernels:
                 self._prepare()
-            rows = rows_for(runtime.pool().threads, len(self.tables.kernels))
+            threads = self._pool.threads if self._pool is not None else 1
+            rows = rows_for(threads, len(self.tables.kernels))
         jobs = [part.job for part in self._parts if isinstance(part, Segment)]
         try:
             for job in jobs:
