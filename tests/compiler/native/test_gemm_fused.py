@@ -162,3 +162,10 @@ def test_what_may_be_overwritten():
     turned = graph.add(ew.add, z, graph.add(permute, w, axes=(1, 0)))
     (kernel,) = matmul.lower(graph.ops, [straight, turned])
     assert not kernel.may_overwrite(w, straight)
+
+
+def test_what_is_read_along_with_the_result_is_asked_for_ahead():
+    (kernel,) = run(300, 700, 40, step)
+    assert len(kernel.finish.streams) == 2
+    (kernel,) = run(30, 70, 40, step)
+    assert not kernel.finish.streams

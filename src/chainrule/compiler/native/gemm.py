@@ -165,6 +165,16 @@ class Gemm:
             f.finish()
         return name
 
+    def _ahead(self, wide: int) -> str:
+        """Write the function that asks for what finishing some rows of a panel will read."""
+        name, new = self.module.shared("ahead", (self.name, wide))
+        if new:
+            f = Function(self.module, name, f"{PLACE}, i64 %rows")
+            assert self.finish is not None
+            self.finish.ahead(f, (f.arg("rows"), wide), self.lanes)
+            f.finish()
+        return name
+
     def _start(self, f: Function, tile: Tile) -> Sums:
         """Zeros in the first block of the depth, the sums so far in later ones."""
         before, more, ready = f.block, f.label("more"), f.label("ready")
@@ -331,6 +341,8 @@ class _Run:
             arguments += place
         if gemm.blocked:
             arguments += [f.add(depth, 0), f.icmp("eq", self.k, self.ends[0])]
+        if gemm.finish is not None and gemm.finish.streams:
+            f.run(gemm._ahead(wide), *place, f.add(high, 0))
         f.run(gemm._tile(high, wide, last), *arguments)
         if not gemm.spills:
             return

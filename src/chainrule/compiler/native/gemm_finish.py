@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native import caches
 from chainrule.compiler.native import index as ix
 from chainrule.compiler.native.emitter import Emitter
 from chainrule.compiler.native.expressions import Expressions
@@ -84,6 +85,13 @@ class Finish:
         cost = sum(n.cost for n in self.expressions.nodes() if n.kind not in plain)
         return vectors * (cost + len(self.outputs)) <= UNROLLED
 
+    @property
+    def streams(self) -> list[Value]:
+        """What is read element by element along with C, if it is more than a cache holds."""
+        loads = [n.data for n in self.expressions.nodes() if n.kind == "load"]
+        found = dict.fromkeys(v for v, index, guard in loads if index == self.index and not guard)
+        return list(found) if sum(v.nbytes for v in found) > caches.second() // 2 else []
+
     # --- writing --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -154,3 +162,16 @@ class Finish:
                 row = f.at(c, f.mul(f.sub(loop.index, first), step), type)
                 places = [f.at(row, j * lanes, type) for j in range(wide)]
                 self._vectors(em, [load_vector(f, at, type) for at in places])
+
+    def ahead(self, f: Function, shape: tuple[Int, int], lanes: int) -> None:
+        """Ask for what finishing a tile will read: it comes while the tile is computed."""
+        high, wide = shape
+        f.module.declare("llvm.prefetch.p0", "void", ["ptr", *["i32 immarg"] * 3])
+        with self._columns(f, lanes, {}) as em:
+            first = f.arg("row")
+            with em.loop(self.row, first, f.add(first, high)):
+                for value in self.streams:
+                    for em.instance in range(wide):
+                        at = em.place_of(value, self.index)
+                        f.do(f"call void @llvm.prefetch.p0({at}, i32 0, i32 3, i32 1)")
+            em.instance = 0
