@@ -3,9 +3,8 @@
 A tile is some neighbouring outputs of one row (of several images, where rows are short) by some
 vectors of output channels. Its sums stay in registers while the loops run over the taps of the
 kernel and the input channels: each round loads vectors of packed weights and for each output one
-number of the input, repeated in all lanes. So the input may lie in memory in any way; outputs are
-stored fastest where channels are contiguous. Depthwise convolutions have channels in the lanes of
-both, and no loop over input channels; there images whose channels are not contiguous are copied.
+number of the input, repeated in all lanes. Depthwise convolutions have channels in the lanes of
+both, and no loop over input channels. Images whose channels are not contiguous are copied.
 
     units: (block of images, part of the rows)
 """
@@ -17,7 +16,7 @@ import math
 from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.native.conv_copy import pack_image, packed, packed_bytes
+from chainrule.compiler.native.conv_copy import copy_image, packed, packed_bytes
 from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
     flat,
@@ -29,7 +28,7 @@ from chainrule.compiler.native.conv_emit import (
 from chainrule.compiler.native.conv_pack import PackWeights
 from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, pieces, tiles
 from chainrule.compiler.native.conv_weight import partial_sums
-from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
+from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel
 from chainrule.compiler.native.microkernel import Level, Sums, contract
 from chainrule.compiler.native.microkernel import Tile as Registers
 from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
@@ -80,9 +79,10 @@ class Gather(Kernel):
         most = max(1, self.flops // max(1, blocks) // UNIT_FLOPS)
         self.rows, self.parts = rows, min(rows, most, max(1, -(-32 // max(1, blocks))))
         self.units = blocks * self.parts
-        self.copies = self.depthwise and self.parts <= 2
-        image = packed_bytes(x.shape, x.dtype.itemsize)
-        self.scratch = self.together * image * self.copies
+        # Copies of a unit's images, for those whose channels are not contiguous.
+        self.copies = self.parts <= 2
+        self.room = [packed_bytes(v.shape, v.dtype.itemsize) for v in (x, self.y)]
+        self.scratch = self.together * sum(self.room) * self.copies
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -101,9 +101,15 @@ class _Emitter:
         self.kernel, self.module, self.name = kernel, module, name
         self.type = type_of(kernel.x.dtype)
         self.lanes = module.target.lanes(kernel.x.dtype)
-        self.lying, self.y, self.w = (buffers[v] for v in (kernel.x, kernel.y, kernel.packed))
-        self.copies = kernel.copies and self.lying.strides[1] != 1
-        self.x = packed(self.lying) if self.copies else self.lying
+        self.w = buffers[kernel.packed]
+        # Images as they lie, and as they are read and written.
+        self.lying = [buffers[kernel.x], buffers[kernel.y]]
+        few = kernel.inside <= UNROLLED and not kernel.depthwise
+        strided = [b.strides[1] != 1 and kernel.copies for b in self.lying]
+        self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
+        self.x, self.y = (
+            packed(b) if copied else b for b, copied in zip(self.lying, self.copied, strict=True)
+        )
         self.outer, self.inner = kernel.axes[:-1], kernel.axes[-1]
         self.written: dict[object, str] = {}
         # strides of the packed weight: group, taps, input channel
@@ -128,21 +134,26 @@ class _Emitter:
         kernel, module = self.kernel, self.module
         tables = [self._table(number) for number in range(len(self.outer))]
         f = Function(module, self.name, PARAMETERS)
-        images, y, w = (b.pointer(f) for b in (self.lying, self.y, self.w))
+        images, outputs, w = (b.pointer(f) for b in (*self.lying, self.w))
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             block, part = f.udiv(unit.index, kernel.parts), f.urem(unit.index, kernel.parts)
             first = f.udiv(f.mul(part, kernel.rows), kernel.parts)
             last = f.udiv(f.mul(f.add(part, 1), kernel.rows), kernel.parts)
             image = f.mul(block, kernel.together)
-            x = move(f, images, f.mul(image, self.lying.strides[0]), self.type)
-            if self.copies:
-                x = self._copied(f, x)
+            x, y = (
+                move(f, pointer, f.mul(image, b.strides[0]), self.type)
+                for pointer, b in zip((images, outputs), self.lying, strict=True)
+            )
+            scratch, lying_y = f.arg("scratch"), y
+            if self.copied[0]:
+                self._copy(f, (x, self.lying[0]), (scratch, self.x))
+                x = scratch
+            if self.copied[1]:
+                y = move(f, scratch, kernel.together * kernel.room[0], "i8")
             with f.loop(0, kernel.groups, hint="group") as group:
                 g = group.index
                 xg = f.mul(g, kernel.inside * self.x.strides[1])
-                yg = f.add(
-                    f.mul(image, self.y.strides[0]), f.mul(g, kernel.outside * self.y.strides[1])
-                )
+                yg = f.mul(g, kernel.outside * self.y.strides[1])
                 bases = (
                     move(f, x, xg, self.type),
                     move(f, w, f.mul(g, self.w_group), self.type),
@@ -155,15 +166,19 @@ class _Emitter:
                     with f.loop(0, block.blocks, hint="channels") as number:
                         there = self._block(f, bases, block, number.index)
                         self._rows(f, there, rows, tables, [block._replace(start=0, blocks=1)])
+            if self.copied[1]:
+                self._copy(f, (y, self.y), (lying_y, self.lying[1]))
         f.finish()
 
-    def _copied(self, f: Function, x: Reg) -> Reg:
-        """The images of a unit, copied so that their channels are contiguous."""
+    def _copy(self, f: Function, source: tuple[Reg, Buffer], target: tuple[Reg, Buffer]) -> None:
+        """Copy a unit's images."""
+        (x, a), (y, b) = source, target
         with f.loop(0, self.kernel.together, hint="image") as n:
-            source = move(f, x, f.mul(n.index, self.lying.strides[0]), self.type)
-            target = move(f, f.arg("scratch"), f.mul(n.index, self.x.strides[0]), self.type)
-            pack_image(f, self.lying, source, target)
-        return f.arg("scratch")
+            copy_image(
+                f, self.type, self.lanes, a.shape[1:],
+                (move(f, x, f.mul(n.index, a.strides[0]), self.type), a.strides[1:]),
+                (move(f, y, f.mul(n.index, b.strides[0]), self.type), b.strides[1:]),
+            )  # fmt: skip
 
     def _channels(self) -> list[Channels]:
         outside, lanes = self.kernel.outside, self.lanes
