@@ -46,7 +46,15 @@ def test_datasets():
 def test_doctor():
     printed = works("doctor")
     assert f"chainrule {cr.__version__}" in printed
-    for name in ("derivatives", "matrix product", "files", "digits data", "pictures"):
+    works_here = (
+        "derivatives",
+        "matrix product",
+        "compiled code",
+        "files",
+        "digits data",
+        "pictures",
+    )
+    for name in works_here:
         assert f"{name}: works" in printed
     assert "numpy" in printed and "CHAINRULE_DATA: not set" in printed
 

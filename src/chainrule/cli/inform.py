@@ -15,10 +15,21 @@ import numpy as np
 import chainrule as cr
 from chainrule import data, models, recipes
 from chainrule.cli.tables import print_table
+from chainrule.compiler.native import cache
+from chainrule.compiler.native.target import host
 from chainrule.errors import MissingExtraError
 from chainrule.files import atomic_write
 
-CORE = ("numpy", "safetensors", "rich", "typer", "platformdirs", "pooch", "threadpoolctl")
+CORE = (
+    "numpy",
+    "llvmlite",
+    "safetensors",
+    "rich",
+    "typer",
+    "platformdirs",
+    "pooch",
+    "threadpoolctl",
+)
 EXTRAS = {
     "matplotlib": "plot", "pillow": "plot", "scikit-learn": "sklearn", "tensorboard": "tensorboard",
 }  # fmt: skip
@@ -103,6 +114,23 @@ def _timed(action: Any) -> float:
     return time.perf_counter() - begun
 
 
+def _check_compiler() -> str:
+    """Compile a function anew, and compare it with itself run eagerly."""
+
+    def product(x: Any, w: Any) -> Any:
+        return cr.sum(cr.tanh(x @ w) ** 2)
+
+    x = cr.random.uniform((256, 256), generator=cr.random.Generator(0))
+    compiled = cr.compile(product, backend="native")
+    error = abs(float(compiled(x, x)) / float(product(x, x)) - 1)
+    assert error < 1e-4, f"the result is off by {error:.1e}"
+    best = min(_timed(lambda: compiled(x, x)) for _ in range(20))
+    return (
+        f"{host().name}, {cr.get_num_threads()} threads, {2 * 256**3 / best / 1e9:.0f} GFLOP/s at "
+        "256 x 256"
+    )
+
+
 def _check_files() -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "weights.safetensors")
@@ -128,6 +156,7 @@ def _check_picture() -> str:
 CHECKS = {
     "derivatives": _check_gradient,
     "matrix product": _check_matmul,
+    "compiled code": _check_compiler,
     "files": _check_files,
     "digits data": _check_digits,
     "pictures": _check_picture,
@@ -140,7 +169,8 @@ def doctor() -> int:
     print(f"processor: {_processor()}")
     print(f"BLAS: {_blas()}")
     folder = os.environ.get("CHAINRULE_DATA")
-    print(f"CHAINRULE_DATA: {folder or 'not set'}\n")
+    print(f"CHAINRULE_DATA: {folder or 'not set'}")
+    print(f"compiled programs: {cache.folder() or 'not kept, CHAINRULE_CACHE=0 is set'}\n")
     rows = [(p, _version_of(p) or "missing", "core") for p in CORE]
     rows += [
         (p, _version_of(p) or f"missing: pip install 'chainrule[{extra}]'", f"extra {extra}")
