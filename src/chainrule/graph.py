@@ -210,12 +210,14 @@ class Symbol:
 class Deferred:
     """A gradient that a compiled step has left in its memory, until somebody reads it."""
 
-    __slots__ = ("array",)
+    __slots__ = ("array", "taken")
 
     def __init__(self, array: Array):
         self.array = array
+        self.taken = False
 
     def read(self) -> Tensor:
+        self.taken = True
         return make(self.array)
 
 

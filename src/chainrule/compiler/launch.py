@@ -8,7 +8,9 @@ there are more than those of the tensor and of these books, the tensor gets fres
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import mmap
+from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Any
 
@@ -17,21 +19,26 @@ import numpy as np
 from chainrule.compiler import ir
 from chainrule.compiler.native.program import ALIGNMENT, address_of
 from chainrule.compiler.slots import binding_slot
-from chainrule.graph import Array
+from chainrule.graph import Array, Deferred
+
+LARGE = 1 << 20
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> Array:
     """An array of aligned memory. Every view of it keeps this very array alive.
 
-    NumPy shortens chains of views to the array that owns the memory; here a memoryview owns it, so
-    that they end at this array, and the references to it can be counted.
+    NumPy shortens chains of views to the array that owns the memory. Here something else owns it,
+    so that they end at this array, and the references to it can be counted.
     """
     dtype = np.dtype(dtype)
     nbytes = dtype.itemsize
     for n in shape:
         nbytes *= n
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    return np.ndarray(shape, dtype, memoryview(raw), -(address_of(raw) or 0) % ALIGNMENT)
+    if nbytes >= LARGE:  # fresh pages, which are aligned, and zeros without a write
+        return np.ndarray(shape, dtype, mmap.mmap(-1, nbytes))
+    owner = bytearray(nbytes + ALIGNMENT)
+    start = address_of(np.frombuffer(owner, np.uint8)) or 0
+    return np.ndarray(shape, dtype, owner, -start % ALIGNMENT)
 
 
 class Binding:
@@ -125,8 +132,9 @@ class InNumPy:
         """Let input i be a number."""
         self.numbers[i] = np.asarray(value, dtype=dtype)
 
-    def __call__(self, arrays: Sequence[Array]) -> Sequence[Array]:
+    def __call__(self, arrays: Sequence[Array] | None) -> Sequence[Array]:
         """All outputs."""
+        assert arrays is not None
         return ir.evaluate(self.graph, arrays)
 
     def on(self, arrays: Sequence[Array]) -> Sequence[Array]:
@@ -176,16 +184,21 @@ class Native:
         self.numbers: dict[int, Array] = {}
         self.wants_arrays = bool(program._hosts)  # where Python takes part
         self._slots = [place.slot for place in tables.inputs]
+        self._places = [(place.slot, place.shape, place.dtype) for place in tables.outputs]
         self._table, self._bound, self._call = program._table, program._bound, program.call
         self._results: list[Any] = [None] * len(tables.outputs)
         self._pools = [
-            (n, place.slot, _Pool(place.shape, place.dtype))
-            for n, place in enumerate(tables.outputs)
+            (n, slot, _Pool(shape, dtype))
+            for n, (slot, shape, dtype) in enumerate(self._places)
             if n not in graph.updates
         ]
 
     def point(self, i: int, address: Any) -> None:
         self._table[self._slots[i]] = address
+
+    def pointer(self, i: int) -> Callable[[Any], None]:
+        """`point` of one input."""
+        return functools.partial(self._table.__setitem__, self._slots[i])
 
     def set_number(self, i: int, value: Any, dtype: Any) -> None:
         buffer = self.numbers.get(i)
@@ -193,6 +206,21 @@ class Native:
             buffer = self.numbers[i] = np.zeros((), dtype)
             self.point(i, address_of(buffer))
         buffer[()] = value
+
+    def keep(self, outputs: Sequence[int]) -> None:
+        """Leave some outputs to the caller, who says by `point_output` where they go."""
+        chosen = set(outputs)
+        self._pools = [pool for pool in self._pools if pool[0] not in chosen]
+
+    def make_output(self, n: int) -> Array:
+        """Memory for output n."""
+        _, shape, dtype = self._places[n]
+        return fresh(shape, dtype)
+
+    def point_output(self, n: int, array: Array, address: Any) -> None:
+        """Let output n go to an array."""
+        self._table[self._places[n][0]] = address
+        self._results[n] = array if self.wants_arrays else None
 
     def __call__(self, arrays: Sequence[Array] | None) -> Sequence[Array]:
         results, table = self._results, self._table
@@ -204,7 +232,7 @@ class Native:
                 self._call()
             else:
                 self._call_with(arrays)
-            return list(results)
+            return results.copy()
         finally:
             for n, _, _ in self._pools:
                 results[n] = None
@@ -213,13 +241,47 @@ class Native:
         return self.program.run(arrays)
 
     def _call_with(self, arrays: Sequence[Array]) -> None:
-        bound, results = self._bound, self._results
-        for slot, array in zip(self._slots, arrays, strict=True):
+        bound = self._bound
+        outputs = [(place[0], array) for place, array in zip(self._places, self._results)]
+        lent = [*zip(self._slots, arrays, strict=True), *[x for x in outputs if x[1] is not None]]
+        for slot, array in lent:
             bound[slot] = array
-        for n, slot, _ in self._pools:
-            bound[slot] = results[n]
         try:
             self._call()
         finally:
-            for slot in (*self._slots, *[slot for _, slot, _ in self._pools]):
+            for slot, _ in lent:
                 bound[slot] = None
+
+
+class KeptGradients:
+    """Memory of the gradients that a program leaves behind, which is used again.
+
+    There are two sets, taken in turn: what the last call has left stays whole until the next call
+    has come to its end. Arrays that somebody has read are theirs, and replaced.
+    """
+
+    def __init__(self, launch: Native, gradients: Sequence[tuple[Any, int]]):
+        self._launch = launch
+        self._gradients = gradients
+        self._sets: list[Any] = [None, None]
+        launch.keep([n for _, n in gradients])
+
+    def _make(self) -> tuple[list[Deferred], list[tuple[Any, Deferred]], list[Any]]:
+        made = [Deferred(self._launch.make_output(n)) for _, n in self._gradients]
+        pairs = [(tensor, d) for (tensor, _), d in zip(self._gradients, made, strict=True)]
+        return made, pairs, [address_of(d.array) for d in made]
+
+    def prepare(self) -> None:
+        """Before a call: let the program write into the set whose turn it is."""
+        self._sets.reverse()
+        kept = self._sets[0]
+        if kept is None or any([d.taken for d in kept[0]]):
+            kept = self._sets[0] = self._make()
+        point = self._launch.point_output
+        for (_, n), deferred, address in zip(self._gradients, kept[0], kept[2], strict=True):
+            point(n, deferred.array, address)
+
+    def hand_out(self) -> None:
+        """After a call: these are the gradients now."""
+        for tensor, deferred in self._sets[0][1]:
+            tensor._grad = deferred

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainrule.dtypes import DType
@@ -206,6 +206,63 @@ for _name, _function in (
     setattr(Number, f"__{_name}__", _unary(_function))
 
 
+class NumberProgram:
+    """The numbers of a trace, computed anew before each call where their sources have changed."""
+
+    def __init__(self, table: Table, wanted: set[int]):
+        self.guards = table.guards
+        needed_here = wanted | set(table.guards)
+        self.steps = table.needed(needed_here)
+        used = {i for _, operands, _ in self.steps for i in operands} | needed_here
+        self.sources = [(i, source) for i, source in table.sources.items() if i in used]
+        self.values, self._first = list(table.values), list(table.values)
+        self.now: list[Any] = []
+
+    def holds(self, leaves: Sequence[Any]) -> bool:
+        """Read the sources; whether what Python was told while tracing is still true."""
+        now = []
+        for position, source in self.sources:
+            if source.argument is not None:
+                value = leaves[source.argument]
+            else:
+                numbers, key = source.places[0]
+                value = numbers[key]
+                if len(source.places) > 1:
+                    found = [numbers[key] for numbers, key in source.places]
+                    if found.count(value) != len(found):
+                        return False
+                if source.item is not None:
+                    value = value[source.item]
+            if type(value) is not type(self.values[position]):
+                return False
+            now.append(value)
+        return now == self.now or self._compute(now)
+
+    def reason(self, leaves: Sequence[Any]) -> str | None:
+        """Which number keeps the version from holding."""
+        if self.holds(leaves):
+            return None
+        behind = {i for i, told in self.guards.items() if self.values[i] != told}
+        for _, operands, result in reversed(self.steps):
+            if result in behind:
+                behind.update(operands)
+        for position, source in self.sources:
+            was, now = self._first[position], self.values[position]
+            if position in behind and was != now:
+                return f"{source.name} was {was!r} and is {now!r}, and Python asks what it is"
+        return "equal numbers of an optimiser are no longer equal"
+
+    def _compute(self, now: list[Any]) -> bool:
+        values = self.values
+        for (position, _), value in zip(self.sources, now, strict=True):
+            values[position] = value
+        for function, operands, position in self.steps:
+            values[position] = function(*[values[i] for i in operands])
+        holds = all([values[i] == told for i, told in self.guards.items()])
+        self.now = now if holds else []
+        return holds
+
+
 # --- the dictionaries that numbers stand in -------------------------------------------------------
 
 
@@ -351,6 +408,6 @@ def is_symbolic(value: Any) -> bool:
 
 
 __all__ = [
-    "Number", "NumberDict", "Source", "StateDict", "Table", "is_symbolic", "reading_methods",
+    "Number", "NumberDict", "NumberProgram", "Source", "StateDict", "Table", "is_symbolic", "reading_methods",
     "wrapped",
 ]  # fmt: skip

@@ -61,7 +61,8 @@ class Results:
         self.back = WayBack(tracer, self.connected) if self.connected else None
         books = list(tracer.outside.values())
         self.assigned = [self._assigned(b) for b in books if self._has_changed(b)]
-        self.gradients = [g for b in books if (g := self._gradient(b)) is not None]
+        self.with_gradient = [b for b in books if self._has_gradient(b)]
+        self.gradients = [self._gradient(b) for b in self.with_gradient]
         self.entries = [
             (numbers, key, *self._kind(value)) for numbers, key, value in tracer.written.values()
         ]
@@ -126,15 +127,15 @@ class Results:
             self.updates[position] = books.position
         return position, finder(books)
 
-    def _gradient(self, books: Outside) -> tuple[int | None, Find] | None:
+    def _has_gradient(self, books: Outside) -> bool:
+        """Whether the gradient of a tensor was assigned to."""
+        if books.grad is ABSENT or id(books.grad) in self.tracer.outside:  # or is what it was
+            return False
+        return books.grad is not None or books.had_grad is not False
+
+    def _gradient(self, books: Outside) -> tuple[int | None, Find]:
         grad = books.grad
-        if grad is ABSENT:
-            return None
-        if grad is None:
-            return (None, finder(books)) if books.had_grad is not False else None
-        if id(grad) in self.tracer.outside:  # the tensor that it was on entry
-            return None
-        return self._output(grad._array), finder(books)
+        return None if grad is None else self._output(grad._array), finder(books)
 
 
 def made(

@@ -14,75 +14,29 @@ from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler import ir, signature
 from chainrule.compiler.body import needed
 from chainrule.compiler.boundary import Call
 from chainrule.compiler.guards import Object, same
-from chainrule.compiler.launch import ALONE, Binding, InNumPy, Native, binding, make_own
+from chainrule.compiler.launch import (
+    ALONE,
+    Binding,
+    InNumPy,
+    KeptGradients,
+    Native,
+    binding,
+    make_own,
+)
+from chainrule.compiler.native.program import address_of
+from chainrule.compiler.numbers import NumberProgram
 from chainrule.compiler.results import SPENT, Results, finder, made
 from chainrule.compiler.signature import leaf_key
 from chainrule.compiler.trace import Outside, Tracer, put_setting
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, state, structure
 
 Backend = Callable[[ir.Graph], InNumPy | Native]
-
-
-class NumberProgram:
-    """The numbers of a trace, computed anew before each call where their sources have changed."""
-
-    def __init__(self, tracer: Tracer, wanted: set[int]):
-        table = tracer.numbers
-        self.guards = table.guards
-        needed_here = wanted | set(table.guards)
-        self.steps = table.needed(needed_here)
-        used = {i for _, operands, _ in self.steps for i in operands} | needed_here
-        self.sources = [(i, source) for i, source in table.sources.items() if i in used]
-        self.values, self._first = list(table.values), list(table.values)
-        self.now: list[Any] = []
-
-    def holds(self, leaves: Sequence[Any]) -> bool:
-        """Read the sources; whether what Python was told while tracing is still true."""
-        now = []
-        for position, source in self.sources:
-            if source.argument is not None:
-                value = leaves[source.argument]
-            else:
-                numbers, key = source.places[0]
-                value = numbers[key]
-                if len(source.places) > 1:
-                    found = [numbers[key] for numbers, key in source.places]
-                    if found.count(value) != len(found):
-                        return False
-                if source.item is not None:
-                    value = value[source.item]
-            if type(value) is not type(self.values[position]):
-                return False
-            now.append(value)
-        return now == self.now or self._compute(now)
-
-    def reason(self, leaves: Sequence[Any]) -> str | None:
-        """Which number keeps the version from holding."""
-        if self.holds(leaves):
-            return None
-        behind = {i for i, told in self.guards.items() if self.values[i] != told}
-        for _, operands, result in reversed(self.steps):
-            if result in behind:
-                behind.update(operands)
-        for position, source in self.sources:
-            was, now = self._first[position], self.values[position]
-            if position in behind and was != now:
-                return f"{source.name} was {was!r} and is {now!r}, and Python asks what it is"
-        return "equal numbers of an optimiser are no longer equal"
-
-    def _compute(self, now: list[Any]) -> bool:
-        values = self.values
-        for (position, _), value in zip(self.sources, now, strict=True):
-            values[position] = value
-        for function, operands, position in self.steps:
-            values[position] = function(*[values[i] for i in operands])
-        holds = all([values[i] == told for i, told in self.guards.items()])
-        self.now = now if holds else []
-        return holds
 
 
 class Version:
@@ -103,11 +57,17 @@ class Version:
         graph.outputs, graph.updates = results.outputs, results.updates
         ir.verify(graph)
         numbers = [(i, *x) for i, x in enumerate(tracer.inputs) if not isinstance(x, Outside)]
-        self.numbers = NumberProgram(tracer, results.wanted | {p for _, p, _ in numbers})
+        self.numbers = NumberProgram(tracer.numbers, results.wanted | {p for _, p, _ in numbers})
         self._scalars: list[tuple[int, int, Any]] = numbers
         self._assigned = results.assigned
         self._gradients = results.gradients
-        self._entries = results.entries
+        self._counters = [
+            (d, key, what)
+            for d, key, kind, what in results.entries
+            if kind == "number" and type(tracer.items[id(d)][1].get(key)) in (int, float)
+        ]
+        counted = {(id(d), key) for d, key, _ in self._counters}
+        self._entries = [e for e in results.entries if (id(e[0]), e[1]) not in counted]
         self._leaves, self._build = results.leaves, results.build
         self._single = _is_one_tensor(results)
         self._back, self._saved = results.back, results.saved
@@ -120,7 +80,11 @@ class Version:
         self._probes = tracer.probes
         self._effects = tracer.effects  # known when the tracer is closed
         self._epoch = -1
+        self._numbers_set: Any = None
+        self._kept_gradients: KeptGradients | None = None
         self.launch = backend(graph)
+        if self.launch.in_place:
+            self._keep_in_place(results)
 
     def _take_books(self, tracer: Tracer, updated: set[int]) -> None:
         """Sort the tensors from outside by how a call finds them."""
@@ -155,6 +119,22 @@ class Version:
         self._free = free
         self._simple: list[Any] | None = None
         self._had_grads = [(finder(b), b.had_grad) for b in books if b.had_grad is not None]
+
+    def _keep_in_place(self, results: Results) -> None:
+        """What the program writes where it belongs needs no assignment after a call."""
+        launch = self.launch
+        assert isinstance(launch, Native)
+        self._assigned = [(n, find) for n, find in self._assigned if n not in results.updates]
+        self._points = [(launch.pointer(i), n) for i, n in self._arguments]
+        fixed = [
+            (books.tensor, position)
+            for books, (position, _) in zip(results.with_gradient, self._gradients, strict=True)
+            if position is not None and books.place is None
+        ]
+        if fixed:
+            kept = {position for _, position in fixed}
+            self._gradients = [(n, find) for n, find in self._gradients if n not in kept]
+            self._kept_gradients = KeptGradients(launch, fixed)
 
     def file_under(self, key: Any) -> None:
         """Note what of a call the version is for."""
@@ -305,29 +285,35 @@ class Version:
         return arrays
 
     def _set_numbers(self) -> None:
+        if self._numbers_set is self.numbers.now:
+            return
         values, launch = self.numbers.values, self.launch
         for i, position, dtype in self._scalars:
             launch.set_number(i, values[position], dtype)
+        self._numbers_set = self.numbers.now
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """Run the program, and leave the world as the function would have left it."""
         launch = self.launch
         kept = self._prepare(leaves) if launch.in_place else None
-        arrays = None
+        arrays = node = None
         if launch.wants_arrays or self._back is not None:
             arrays = self._arrays(leaves)
-        outputs = launch(arrays if launch.wants_arrays else None)  # type: ignore[arg-type]
-        node = None if arrays is None else self._node(leaves, arrays, outputs)
+        outputs = launch(arrays if launch.wants_arrays else None)
+        if arrays is not None and self._back is not None:
+            node = self._node(leaves, arrays, outputs)
         del kept, arrays
         return self._finish(leaves, outputs, node)
 
     def _node(
         self, leaves: Sequence[Any], arrays: Sequence[Array], outputs: Sequence[Array]
-    ) -> Node | None:
-        """The node of the eager graph that this call is; None if it has no derivative."""
+    ) -> Node:
+        """The node of the eager graph that this call is."""
         back = self._back
-        if back is None:
-            return None
+        assert back is not None
+        arrays = list(arrays)
+        for i, _, _ in self._scalars:  # their memory is used again
+            arrays[i] = arrays[i].copy()
         tensors = [find(leaves) for find in self._sources]
         saved = [outputs[i] if kind == "output" else arrays[i] for kind, i in self._saved]
         places = {x: i for i, x in enumerate(self.graph.inputs)}
@@ -338,20 +324,18 @@ class Version:
             if places[books.input.value] not in replaced:
                 inputs[books.input.value] = make(tensor._array, tensor._node, tensor._slot)
         call = Call(self.graph.name, back, self._backend, saved, inputs)
-        results = tuple(outputs[self._position(value)] for value in back.outputs)
+        results = tuple(outputs[self.graph.outputs.index(value)] for value in back.outputs)
         return Node(call, {}, tuple(tensors), results)
-
-    def _position(self, value: ir.Value) -> int:
-        return self.graph.outputs.index(value)
 
     def _prepare(self, leaves: Sequence[Any]) -> list[Any]:
         """Let the program know where everything lies; what is returned must live until it ran."""
-        launch, kept = self.launch, []
-        for i, n in self._arguments:
-            books = Binding()
-            books.look(leaves[n]._array)
-            launch.point(i, books.address)
-            kept.append(books)
+        kept = []
+        for point, n in self._points:
+            array = leaves[n]._array
+            if not array.flags.carray:
+                array = np.array(array, order="C")
+                kept.append(array)
+            point(address_of(array))
         tensors, bindings = self._tensors, self._bindings
         for n in self._written:
             tensor, books = tensors[n], bindings[n]
@@ -359,30 +343,34 @@ class Version:
                 make_own(tensor, books)
                 self._look_again(n)
         self._set_numbers()
+        if self._kept_gradients is not None:
+            self._kept_gradients.prepare()
         return kept
 
-    def _finish(
-        self, leaves: Sequence[Any], outputs: Sequence[Array], node: Node | None
-    ) -> Any:
-        in_place, updates = self.launch.in_place, self.graph.updates
-        numbers = self.numbers.values
-        found = [
-            (find(leaves), outputs[position])
-            for position, find in self._assigned
-            if not in_place or position not in updates
-        ]
+    def _finish(self, leaves: Sequence[Any], outputs: Sequence[Array], node: Node | None) -> Any:
+        assigned = [(find(leaves), outputs[position]) for position, find in self._assigned]
         gradients = [(find(leaves), position) for position, find in self._gradients]
+        numbers = self.numbers.values
         if self._single is not None:
             kind, what = self._single
             result = make(outputs[what], SPENT if kind == "spent" else None)
         else:
             result = self._build(
-                iter([made(kind, what, outputs, numbers, leaves, node) for kind, what in self._leaves])
+                iter(
+                    [
+                        made(kind, what, outputs, numbers, leaves, node)
+                        for kind, what in self._leaves
+                    ]
+                )
             )
-        for tensor, array in found:
+        for tensor, array in assigned:
             tensor._array = array
         for tensor, position in gradients:
             tensor._grad = None if position is None else Deferred(outputs[position])
+        if self._kept_gradients is not None:
+            self._kept_gradients.hand_out()
+        for entries, key, position in self._counters:
+            write(entries, key, numbers[position])
         for entries, key, kind, what in self._entries:
             entries[key] = made(kind, what, outputs, numbers, leaves)
         for module, name, value in self._effects:
@@ -398,6 +386,7 @@ def _is_one_tensor(results: Results) -> tuple[str, int] | None:
 
 
 MARK: Any = object()
+write = dict.__setitem__  # a number in the place of a number changes no structure
 
 
 def _simple_arguments(key: Any) -> list[Any] | None:

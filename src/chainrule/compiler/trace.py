@@ -320,6 +320,7 @@ class Tracer:
             grad = grad_slot.__get__(tensor)
             books.had_grad = grad is not None
             if type(grad) is Deferred:
+                grad.taken = True
                 grad = _outside_tensor(grad.array)
                 grad_slot.__set__(tensor, grad)
             if grad is not None:
