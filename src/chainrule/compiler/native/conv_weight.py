@@ -83,7 +83,8 @@ class WeightSums(Kernel):
         )
         self.halo = self.few and any(lo or hi for lo, hi in self.around)
         item = x.dtype.itemsize
-        self.x_bytes = -(-self.inside * math.prod(self.room) * item // 64) * 64 * self.halo
+        room = self.room if self.halo else x.shape[2:]
+        self.x_bytes = -(-self.inside * math.prod(room) * item // 64) * 64
         self.width = padded(min(SPLIT, self.outside), item)
         self.scratch = self.x_bytes + math.prod(y.shape[2:]) * self.width * item
 
@@ -148,6 +149,8 @@ class _Emitter:
             grads = Image(yn, self.y.strides[1], self.y.strides[2:])
             if k.halo:
                 source = self._around(f, source)
+            elif not k.few and self.x.strides[1] != 1:
+                source = self._copy_x(f, source)
             if self.copies_y:
                 grads = self._copy_y(f, grads, wide)
             for vectors in self._vectors(wide):
@@ -170,6 +173,16 @@ class _Emitter:
             (source.pointer, (source.channel, *source.spatial)), (at, strides),
         )  # fmt: skip
         return Image(at, strides[0], strides[1:])
+
+    def _copy_x(self, f: Function, source: Image) -> Image:
+        """A group's channels of x copied into the scratch, contiguous."""
+        k, spatial = self.k, self.k.x.shape[2:]
+        at, steps = f.arg("scratch"), tuple(s * k.inside for s in strides_of(spatial))
+        copy_image(
+            f, self.type, self.lanes, (k.inside, *spatial),
+            (source.pointer, (source.channel, *source.spatial)), (at, (1, *steps)),
+        )  # fmt: skip
+        return Image(at, 1, steps)
 
     def _copy_y(self, f: Function, grads: Image, wide: int) -> Image:
         """y copied into the scratch, channels contiguous up to a whole vector."""
