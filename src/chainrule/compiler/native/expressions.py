@@ -232,10 +232,15 @@ class Expressions:
         rows = frozenset().union(*(f.roots() for f in index))
         size = op.output.size
         if self.rows is None:
-            self.rows = sorted(rows, key=lambda v: v.number)
-            self.inner = [v for v in self.roots if v not in rows]
+            self.set_rows(rows)
+            assert self.rows is not None
         if rows != frozenset(self.rows) or size != product(v.extent for v in self.rows):
             raise Unfusable(f"{op} is wanted at {index}, which is no row of {self.rows}.")
+
+    def set_rows(self, rows: frozenset[Var]) -> None:
+        """Say what the nest's reductions keep; they run over all else."""
+        self.rows = sorted(rows, key=lambda v: v.number)
+        self.inner = [v for v in self.roots if v not in rows]
 
     def _inner(self, lengths: Shape) -> Index:
         """The index into the reduced axes, in the variables that the nest's reductions run over."""

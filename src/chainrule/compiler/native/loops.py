@@ -112,7 +112,7 @@ class LoopKernel(Kernel):
             return True  # written when all is done
         later = [node for *_, node in mine.outputs if node.stage > stage]
         later += [n.inputs[0] for found in mine.stages[stage + 1 :] for n in found]
-        return not set(loads) & set(reachable(later))
+        return not set(loads) & set(reachable(later, known=True))
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         f = Function(module, name, PARAMETERS)

@@ -299,11 +299,13 @@ class Pass:
         else:
             count = f.sub(stop, start)
             first = f.add(start, f.mul(f.udiv(count, step), step))
-            if masks:
+            if not self.odd:
 
                 def body(s: State) -> State:
                     left = f.sub(stop, em.var(lane))
-                    with em.wide(lanes, {0: running_mask(f, left, lanes)}):
+                    whole = lane.extent % lanes == 0
+                    ragged = {} if whole else {0: running_mask(f, left, lanes)}
+                    with em.wide(lanes, ragged):
                         return self.body(s, [0])
 
                 return self._loop(lane, first, stop, lanes, state, body)

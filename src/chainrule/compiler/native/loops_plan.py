@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
-from chainrule.compiler.native.expressions import Expressions, Node, Unfusable, product
+from chainrule.compiler.native.expressions import REDUCTIONS, Expressions, Node, Unfusable, product
 from chainrule.compiler.native.index import ZERO, Form, Index, Var
 from chainrule.graph import Array, Spec
 
@@ -65,15 +65,19 @@ class Nest:
         return 1 + sum(n.cost for n in nodes if not self.inner or n.depends & inner)
 
 
-def reachable(nodes: Sequence[Node]) -> Iterator[Node]:
-    """All nodes under some nodes, each once, inputs first."""
+def reachable(nodes: Sequence[Node], known: bool = False) -> Iterator[Node]:
+    """All nodes under some nodes, each once, inputs first.
+
+    Arguments:
+        known: leave out what reductions are made of.
+    """
     seen: set[Node] = set()
 
     def visit(node: Node) -> Iterator[Node]:
         if node in seen:
             return
         seen.add(node)
-        for x in node.inputs:
+        for x in () if known and node.kind == "reduce" else node.inputs:
             yield from visit(x)
         yield node
 
@@ -193,6 +197,8 @@ class _Attempt:
             found.append((z, where, e.at(z, where)))
         for z in self.outputs:
             if z.size != first.size:
+                if e.rows is None:
+                    self._find_rows(z, place)
                 where = self._row(z)
                 found.append((z, where, e.at(z, where)))
         found.sort(key=lambda out: self.outputs.index(out[0]))
@@ -201,6 +207,24 @@ class _Attempt:
         if not set(rows).union(inner).issuperset(self.flat):
             raise Unfusable(f"{first} has more indices than its rows and what they reduce.")
         return Nest(e, found, list(rows), list(inner), stages([node for *_, node in found]))
+
+    def _find_rows(self, z: Value, place: Index) -> None:
+        """Let the rows be those of a reduction of the elements of the first output, under z."""
+        e, first = self.e, self.outputs[0]
+        seen, todo = {z}, [z]
+        while todo:
+            op = todo.pop().op
+            if op is None or op not in (e.ops or ()):
+                continue
+            x = op.inputs[0]
+            if op.name in REDUCTIONS and x.size == first.size:
+                where = e.splits.reshape(place, first.shape, x.shape)
+                axes = op.params["axes"] if "axes" in op.params else (op.params["axis"],)
+                kept = [f.roots() for a, f in enumerate(where) if a not in axes]
+                e.set_rows(frozenset().union(*kept))
+                return
+            todo += [x for x in op.inputs if x not in seen]
+            seen.update(op.inputs)
 
     def _row(self, z: Value) -> Index:
         """The index of an output that has one element for each row."""
