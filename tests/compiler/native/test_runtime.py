@@ -271,3 +271,49 @@ def test_pools_that_are_replaced_end_their_threads():
         time.sleep(0.01)
     assert native_threads() == before
     assert result(mixer(4, 2), 4).shape == (4,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parking", [None, "pthread"])
+def test_a_minute_of_everything_at_once(parking, monkeypatch):
+    """Threads of the user's with programs of their own, pools that come and go, pauses of all
+    lengths: every result is right, and it ends."""
+    monkeypatch.setattr(runtime, "_native", Native(this_system(parking)))
+    monkeypatch.setattr(runtime, "_pool", None)
+    stop = time.monotonic() + 30
+    wrong: list[tuple[int, int]] = []
+    rounds = [0] * 3
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        programs = {}
+        while time.monotonic() < stop:
+            units, phases = int(rng.integers(1, 200)), 2 * int(rng.integers(1, 40))
+            cost = float(10 ** rng.uniform(1, 5))
+            key = (units, phases, int(np.log10(cost)))
+            if key not in programs:
+                programs[key] = mixer(units, phases, chunk=int(rng.integers(0, 4)), cost=cost)
+            seed = int(rng.integers(1000))
+            if not np.array_equal(run(programs[key], units, seed), expected(units, phases, seed)):
+                wrong.append(key[:2])
+            rounds[number] += 1
+            pause = rng.choice([0, 0, 0, 2e-5, 1e-4, 3e-4, 3e-3])
+            if pause > 2e-4:
+                time.sleep(pause)
+            elif pause:
+                until = time.perf_counter() + pause
+                while time.perf_counter() < until:
+                    pass
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for t in threads:
+        t.start()
+    rng = np.random.default_rng(99)
+    while time.monotonic() < stop:
+        runtime.set_num_threads(int(rng.integers(1, 6)))
+        time.sleep(float(rng.uniform(0, 0.02)))
+    for t in threads:
+        t.join(60)
+        assert not t.is_alive()
+    assert not wrong
+    assert min(rounds) > 100

@@ -232,19 +232,21 @@ programs: weakref.WeakSet[Any] = weakref.WeakSet()
 def native() -> Native:
     """The runtime's functions, loaded once."""
     global _native
-    if _native is None:
+    found = _native
+    if found is None:
         with _lock:
-            _native = _native or Native()
-    return _native
+            found = _native = _native or Native()
+    return found
 
 
 def pool() -> Pool:
     """The pool, made when it is first asked for."""
     global _pool
-    if _pool is None:
+    found = _pool  # another thread may let go of it at any time
+    if found is None:
         with _lock:
-            _pool = _pool or Pool(native(), get_num_threads())
-    return _pool
+            found = _pool = _pool or Pool(native(), get_num_threads())
+    return found
 
 
 def current() -> Pool | None:
@@ -259,9 +261,10 @@ def get_num_threads() -> int:
     allows, or fewer if its control group grants it less time. Small steps use fewer by themselves.
     """
     global _threads
-    if _threads is None:
-        _threads = _wanted_threads()
-    return _threads
+    found = _threads
+    if found is None:
+        found = _threads = _wanted_threads()
+    return found
 
 
 def set_num_threads(threads: int) -> None:
