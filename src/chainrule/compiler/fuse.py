@@ -237,6 +237,7 @@ class Groups:
 
     def _place(self, op: Op) -> None:
         """Put arithmetic (or a movement that must be done) into a group."""
+        self._dissolve(op)
         values, between = self._under(op)
         homes = self._homes(values)
         candidates = [g for g in homes if self._takes(g, op, values, homes)]
@@ -251,6 +252,20 @@ class Groups:
         else:
             group = self._start(op.output.shape)
         self._join(group, op, values, between)
+
+    def _dissolve(self, op: Op) -> None:
+        """Hand what only this operation reads, in another order than its own, over to it."""
+        for value, axes in list(self._paths(op)):
+            group = self.home.get(value)
+            if group is None or group.first is not None or group.reduced is not None:
+                continue
+            if axes == tuple(a if n != 1 else None for a, n in enumerate(_visited(op))):
+                continue
+            if _count(_visited(op)) <= _count(group.shape) and self._is_only_for(group, op):
+                del self.groups[group.number]
+                for z in group.placed:
+                    del self.home[z]
+                self._leaves.clear()
 
     def _join(
         self, group: Group, op: Op, values: Sequence[Value], between: Sequence[Op]
@@ -302,9 +317,8 @@ class Groups:
         return used == kept
 
     def _paths(self, op: Op) -> Iterator[tuple[Value, Axes | None]]:
-        """The values in memory under an operation, and how its element's axes run through each."""
-        shape = op.output.shape
-        start: Axes = tuple(a if n != 1 else None for a, n in enumerate(shape))
+        """The values in memory under an operation, and how the axes that it visits run through each."""
+        start: Axes = tuple(a if n != 1 else None for a, n in enumerate(_visited(op)))
         if op.name in MOVEMENTS:
             stack = [(op.output, start)]
         else:
@@ -327,6 +341,7 @@ class Groups:
         (x,) = op.inputs
         axes = op.params["axes"] if "axes" in op.params else (op.params["axis"],)
         reduced = tuple(a for a in axes if x.shape[a] != 1)
+        self._dissolve(op)
         values, between = self._under(op)
         homes = self._homes(values)
         chosen = None
@@ -352,36 +367,33 @@ class Groups:
         rows = _count(tuple(n for a, n in enumerate(x.shape) if a not in reduced))
         if rows < FEW and x.size > SERIAL and not self._is_only_for(group, op):
             return False
-        start: Axes = tuple(a if n != 1 else None for a, n in enumerate(x.shape))
-        probe = [(x, start)] if x in self.home else self._paths_from(x, start)
         trial = Group(group.number, group.shape, reduced)
         return all(
             self.home.get(value) is not group or self._fits(trial, value, axes, True, x.shape)
-            for value, axes in probe
+            for value, axes in self._paths(op)
         )
-
-    def _paths_from(self, x: Value, start: Axes) -> list[tuple[Value, Axes | None]]:
-        assert x.op is not None
-        if x.op.name in MOVEMENTS:
-            return [
-                pair for y in x.op.inputs for pair in self._below(y, through(x.op, start))
-            ]  # fmt: skip
-        return [pair for y in x.op.inputs for pair in self._below(y, start)]
-
-    def _below(self, value: Value, axes: Axes | None) -> list[tuple[Value, Axes | None]]:
-        if value.op is None or value in self.home:
-            return [(value, axes)]
-        if axes is None:
-            return [(leaf, None) for leaf in self.leaves(value)[0]]
-        return self._paths_from(value, axes)
 
     def _is_only_for(self, group: Group, op: Op) -> bool:
-        """Whether nobody but a reduction reads what a group makes."""
-        return all(
-            value not in self.wanted
-            and all(user is op or user in group.ops for user in self.users.get(value, ()))
-            for value in group.placed
-        )
+        """Whether nobody but an operation reads what a group makes."""
+        return all(self._leads_only_to(z, op, group) for z in group.placed)
+
+    def _leads_only_to(self, value: Value, op: Op, group: Group, depth: int = 8) -> bool:
+        """Whether a value is read by an operation alone, at once or through what costs nothing."""
+        if value in self.wanted or not depth:
+            return False
+        for user in self.users.get(value, ()):
+            if user is op or user in group.ops:
+                continue
+            if user.name not in MOVEMENTS or user.output in self.home:
+                return False
+            if not self._leads_only_to(user.output, op, group, depth - 1):
+                return False
+        return True
+
+
+def _visited(op: Op) -> Shape:
+    """The shape whose elements an operation goes through."""
+    return op.inputs[0].shape if op.name in REDUCTIONS else op.output.shape
 
 
 def _long(shape: Shape) -> Shape:

@@ -268,12 +268,47 @@ def compute_before_repeating(g: Rewriter, op: Op) -> Value | None:
     if source is None or source.size == op.output.size:
         return None
     inputs = [
-        x.op.inputs[0] if made_by(x, "broadcast_to") else g.constant(_narrow(g.constants[x], source))
+        x.op.inputs[0] if made_by(x, "broadcast_to") else g.constant(_narrow(g.constants[x], source.shape))
         for x in op.inputs
     ]  # fmt: skip
     small = g.make(op.primitive, *inputs, **op.params)
     return g.make(m.broadcast_to, small, shape=op.output.shape)
 
 
-def _narrow(array: Any, like: Value) -> Any:
-    return np.ndarray(like.shape, array.dtype, array[(0,) * array.ndim].tobytes(), 0, (0,) * like.ndim)
+@rule(*(one.name for one in in_room(e)))
+def compute_before_reshaping(g: Rewriter, op: Op) -> Value | None:
+    """f(reshape(x), y) = reshape(f(x, reshape(y))), if the last axis stays as it is.
+
+    Batches of rows, which products see as one long matrix, are then seen so by everything else.
+    """
+    shapes = [x.op.inputs[0].shape for x in op.inputs if _is_batched(x)]
+    if not shapes:
+        return None
+    shape = min(shapes, key=lambda s: (len(s), s))
+    inputs = []
+    for x in op.inputs:
+        if g.number(x) is not None and x in g.constants:
+            inputs.append(g.constant(_narrow(g.constants[x], shape)))
+        else:
+            inputs.append(g.make(m.reshape, x, shape=shape))
+    small = g.make(op.primitive, *inputs, **op.params)
+    return g.make(m.reshape, small, shape=op.output.shape)
+
+
+def _is_batched(x: Value) -> bool:
+    """Whether a value is a computed one with other leading axes, and more of them."""
+    if not made_by(x, "reshape"):
+        return False
+    source = x.op.inputs[0]
+    return bool(
+        source.op is not None
+        and source.ndim > 1
+        and (source.ndim, source.shape) < (x.ndim, x.shape)  # so this comes to an end
+        and x.shape[-1] == source.shape[-1] > 1
+    )
+
+
+def _narrow(array: Any, shape: Any) -> Any:
+    """The number that fills an array, filling another shape."""
+    stored = array[(0,) * array.ndim].tobytes()
+    return np.ndarray(shape, array.dtype, stored, 0, (0,) * len(shape))

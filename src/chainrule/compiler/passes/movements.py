@@ -26,22 +26,52 @@ def reshape_once(g: Rewriter, op: Op) -> Value | None:
     return None
 
 
-def _without_ones(shape: Shape) -> Shape:
-    return tuple(n for n in shape if n != 1)
+def matched(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+    """The axes of a reshape in blocks of equal products, as short as can be: old axes, new axes."""
+    if 0 in old or 0 in new:
+        return [(list(range(len(old))), list(range(len(new))))]
+    blocks: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        left, right, n, m_ = [], [], 1, 1
+        while n != m_ or not (left or right):
+            if j >= len(new) or (n <= m_ and i < len(old)):
+                left.append(i)
+                n *= old[i]
+                i += 1
+            else:
+                right.append(j)
+                m_ *= new[j]
+                j += 1
+        # Axes of length 1 that follow belong to this block, so that none is left alone.
+        while i < len(old) and old[i] == 1:
+            left.append(i)
+            i += 1
+        while j < len(new) and new[j] == 1:
+            right.append(j)
+            j += 1
+        blocks.append((left, right))
+    return blocks
 
 
 @rule("reshape")
 def reshape_of_repeated(g: Rewriter, op: Op) -> Value | None:
-    """A repetition that only gets or loses axes of length 1 is a repetition still."""
+    """A repetition along whole blocks of axes is a repetition in the new shape too."""
     (x,), shape = op.inputs, op.params["shape"]
-    if not made_by(x, "broadcast_to") or _without_ones(x.shape) != _without_ones(shape):
+    if not made_by(x, "broadcast_to") or not x.size:
         return None
     source = x.op.inputs[0]
     lengths = (1,) * (x.ndim - source.ndim) + source.shape
-    kept = [n for n, full in zip(lengths, x.shape, strict=True) if full != 1]
-    inner = iter(kept)
-    new = tuple(1 if n == 1 else next(inner) for n in shape)
-    return g.make(m.broadcast_to, g.make(m.reshape, source, shape=new), shape=shape)
+    new = [1] * len(shape)
+    for old_axes, new_axes in matched(x.shape, shape):
+        long = [a for a in old_axes if x.shape[a] != 1]
+        if all(lengths[a] == 1 for a in long):
+            continue
+        if any(lengths[a] == 1 for a in long):
+            return None
+        for b in new_axes:
+            new[b] = shape[b]
+    return g.make(m.broadcast_to, g.make(m.reshape, source, shape=tuple(new)), shape=shape)
 
 
 # --- permute --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.passes.movements import matched
 from chainrule.compiler.passes.rewrite import Rewriter, made_by, rule
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import linalg, reduction
@@ -40,18 +41,20 @@ def reduce_once(g: Rewriter, op: Op) -> Value | None:
 
 @rule("sum", "max", "min", "all", "any")
 def reduce_reshaped(g: Rewriter, op: Op) -> Value | None:
-    """Axes of length 1 that a reshape put in or took out are nothing to a reduction."""
+    """Whole blocks of axes are reduced as they were before a reshape."""
     (x,), axes = op.inputs, op.params["axes"]
-    if not made_by(x, "reshape"):
+    if not made_by(x, "reshape") or not x.size:
         return None
     source = x.op.inputs[0]
-    old = [a for a, n in enumerate(source.shape) if n != 1]
-    new = [a for a, n in enumerate(x.shape) if n != 1]
-    if [source.shape[a] for a in old] != [x.shape[a] for a in new]:
-        return None
-    at = dict(zip(new, old, strict=True))
-    reduced = g.make(op.primitive, source, axes=tuple(sorted(at[a] for a in axes if a in at)))
-    return g.make(m.reshape, reduced, shape=op.output.shape)
+    reduced: list[int] = []
+    for old, new in matched(source.shape, x.shape):
+        long = [a in axes for a in new if x.shape[a] != 1]
+        if any(long) and not all(long):
+            return None
+        if any(long):
+            reduced += [a for a in old if source.shape[a] != 1]
+    total = g.make(op.primitive, source, axes=tuple(reduced))
+    return g.make(m.reshape, total, shape=op.output.shape)
 
 
 @rule("sum")
