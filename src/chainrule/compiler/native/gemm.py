@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from chainrule.compiler.native import caches
 from chainrule.compiler.native.gemm_finish import PLACE, Finish
 from chainrule.compiler.native.gemm_plan import (
     Plan,
     Product,
     classes,
+    packed_size,
     panel_room,
     panels_of,
     start_of,
@@ -80,11 +82,23 @@ class Gemm:
         # A tile's rows of a copied A lie side by side, in as many vectors as hold them.
         self.a_vectors = math.ceil(plan.down.size / self.lanes)
         self.a_steps = (1, self.a_vectors * self.lanes) if plan.copy else product.a
+        self.ahead = self._ahead_bytes()
         vectors = plan.down.size * plan.across.size
         fits = finish is not None and finish.in_registers(vectors)
         # Tiles are finished before they leave the registers, or wait in scratch.
         self.spills = finish is not None and (self.blocked or not fits)
         self.c_steps = (self._sums_shape[1], 1) if self.spills else product.c
+
+    def _ahead_bytes(self) -> int:
+        """Bytes of the next panel that each round of k asks for: all tiles ask for all of it.
+
+        None where B comes from the second-level cache anyway.
+        """
+        whole = packed_size(self.product, self.lanes) * self.size
+        if self.plan.pack != "ready" or whole <= caches.second():
+            return 0
+        row = self.plan.across.size * self.lanes * self.size
+        return min(64, max(16, row // self.plan.tiles // 16 * 16))
 
     @property
     def _sums_shape(self) -> tuple[int, int]:
@@ -131,9 +145,22 @@ class Gemm:
             parameters += f", {PLACE}"
         if self.blocked:
             parameters += ", i64 %depth, i1 %first"
+        if self.ahead:
+            parameters += ", ptr %next"
         b_step = p.b[0] if plan.pack == "none" else wide * self.lanes
         depth = None if self.blocked else p.depth
-        key = (p.type, high, wide, last, self.a_steps, b_step, self.c_steps, depth, plan.pack)
+        key = (
+            p.type,
+            high,
+            wide,
+            last,
+            self.a_steps,
+            b_step,
+            self.c_steps,
+            depth,
+            plan.pack,
+            self.ahead,
+        )
         own = None if finish is None else self.name  # what finishes a tile is this product's
         name, new = self.module.shared("tile", (key, own))
         if not new:
@@ -143,7 +170,8 @@ class Gemm:
         inner = outer if plan.pack == "none" else replace(outer, last=self.lanes)
         start = self._start(f, outer) if self.blocked else None
         level = Level(f.arg("depth") if depth is None else depth, self.a_steps[1], b_step)
-        sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start)
+        ahead = (f.arg("next"), self.ahead) if self.ahead else None
+        sums = contract(f, inner, f.arg("a"), f.arg("b"), [level], start, ahead)
         if finish is None:
             write(f, outer, sums, f.arg("c"), *self.c_steps)
         else:
@@ -341,6 +369,10 @@ class _Run:
             arguments += place
         if gemm.blocked:
             arguments += [f.add(depth, 0), f.icmp("eq", self.k, self.ends[0])]
+        if gemm.ahead:
+            following = f.at(b, panel_room(p, gemm.lanes) * wide, p.type)
+            part = f.mul(f.sub(tile, self.tiles[0]), gemm.ahead * gemm.plan.block)
+            arguments.append(f.at(following, part, "i8"))
         if gemm.finish is not None and gemm.finish.streams:
             f.run(gemm._ahead(wide), *place, f.add(high, 0))
         f.run(gemm._tile(high, wide, last), *arguments)

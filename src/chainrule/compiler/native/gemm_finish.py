@@ -17,7 +17,12 @@ from chainrule.compiler.native.emitter import Emitter
 from chainrule.compiler.native.expressions import Expressions
 from chainrule.compiler.native.index import Form, Var
 from chainrule.compiler.native.kernel import Buffers
-from chainrule.compiler.native.microkernel import lanes_in, literal_mask, load_vector
+from chainrule.compiler.native.microkernel import (
+    lanes_in,
+    literal_mask,
+    load_vector,
+    prefetch,
+)
 from chainrule.compiler.native.text import Function, Int, Reg
 from chainrule.graph import Array, Shape
 
@@ -166,12 +171,10 @@ class Finish:
     def ahead(self, f: Function, shape: tuple[Int, int], lanes: int) -> None:
         """Ask for what finishing a tile will read: it comes while the tile is computed."""
         high, wide = shape
-        f.module.declare("llvm.prefetch.p0", "void", ["ptr", *["i32 immarg"] * 3])
         with self._columns(f, lanes, {}) as em:
             first = f.arg("row")
             with em.loop(self.row, first, f.add(first, high)):
                 for value in self.streams:
                     for em.instance in range(wide):
-                        at = em.place_of(value, self.index)
-                        f.do(f"call void @llvm.prefetch.p0({at}, i32 0, i32 3, i32 1)")
+                        prefetch(f, em.place_of(value, self.index))
             em.instance = 0

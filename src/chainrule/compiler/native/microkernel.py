@@ -183,8 +183,20 @@ def write(f: Function, tile: Tile, sums: Sums, c: Reg, row_step: Int, column_ste
                 f.store(f.extract(x, lane), address)
 
 
+def prefetch(f: Function, address: Reg) -> None:
+    """Ask for a line of memory that will be read."""
+    f.module.declare("llvm.prefetch.p0", "void", ["ptr", *["i32 immarg"] * 3])
+    f.do(f"call void @llvm.prefetch.p0({address}, i32 0, i32 3, i32 1)")
+
+
 def contract(
-    f: Function, tile: Tile, a: Reg, b: Reg, levels: Sequence[Level], start: Sums | None = None
+    f: Function,
+    tile: Tile,
+    a: Reg,
+    b: Reg,
+    levels: Sequence[Level],
+    start: Sums | None = None,
+    ahead: tuple[Reg, int] | None = None,
 ) -> Sums:
     """Write the loops that compute a tile; returns its accumulators.
 
@@ -193,13 +205,14 @@ def contract(
         levels: the loops, outermost first; the sum runs over all of them. The rounds may be a
             register, and 0.
         start: what to add to; zeros if None.
+        ahead: memory that is soon needed, and the bytes of it to ask for in each innermost round.
     """
     sums = start if start is not None else zeros(f, tile)
     if not levels:
         return _round(f, tile, a, b, sums)
     level, inner = levels[0], levels[1:]
     if level.rounds == 1:
-        return contract(f, tile, a, b, inner, sums)
+        return contract(f, tile, a, b, inner, sums, ahead)
     if level.rounds == 0:
         return sums
     width = len(tile.columns)
@@ -208,7 +221,9 @@ def contract(
         sums = [loop.carried[i : i + width] for i in range(0, len(carry), width)]
         next_a = f.at(a, f.mul(loop.index, level.a), tile.type)
         next_b = f.at(b, f.mul(loop.index, level.b), tile.type)
-        sums = contract(f, tile, next_a, next_b, inner, sums)
+        if ahead is not None and not inner:
+            prefetch(f, f.at(ahead[0], f.mul(loop.index, ahead[1]), "i8"))
+        sums = contract(f, tile, next_a, next_b, inner, sums, ahead)
         loop.next = [x for row in sums for x in row]
     return [loop.results[i : i + width] for i in range(0, len(carry), width)]
 
