@@ -116,12 +116,10 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
         code = emit(planned, target)
     kind = GuardedProgram if options.redzones else Program
     calls = host_calls(planned)
-    program: Program | None = None
 
-    def failed(number: int) -> Exception:
+    def failed(program: Program, number: int) -> Exception:
         """What the check of a number says to the values that it found."""
         check = planned.checks[number - 1]
-        assert program is not None
         return check.error(program.view(view_of(check.reads[0], planned.buffers)))
 
     program = kind(code, tables(planned), planned.constants, calls, failed, target)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
+import weakref
+
 import numpy as np
 import pytest
 
@@ -135,7 +141,7 @@ def test_a_check_ends_a_program_before_the_phase_after_it():
     places = [Place(2, (N,), "float32")], [Place(3, (N,), "float32")]
     tables = Tables(phases, *places, arena=64, kernels=[Label("a"), Label("b")], status=0)
     program = Program(
-        assemble(module.text(), host()), tables, failed=lambda n: ValueError(f"number {n}")
+        assemble(module.text(), host()), tables, failed=lambda program, n: ValueError(f"number {n}")
     )
     before = runtime.get_num_threads()
     try:
@@ -169,3 +175,32 @@ def test_an_error_in_a_host_call_comes_through_and_the_program_stays_usable():
 def test_addresses_of_arrays():
     for array in (np.zeros(3), np.zeros((2, 3))[:, 1:], np.frombuffer(b"12345678", np.int64)):
         assert address_of(array) == array.ctypes.data
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_waits_when_python_runs_amid_the_writing_of_state():
+    code, tables = two_phases()
+    tables.steps = [HostCall(0, True), *tables.steps]
+    calls = []
+
+    def interrupted(program: Program) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        calls.append(program)
+
+    program = Program(code, tables, hosts=[interrupted])
+    x, y = np.arange(N, dtype=np.float32), np.zeros(N, np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        program.run([x], [y])
+    assert calls == [program]
+    np.testing.assert_array_equal(y, 3 * (2 * x + 1) - 5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_programs_go_when_nobody_holds_them():
+    code, tables = two_phases()
+    program = Program(code, tables)
+    program.run([np.ones(N, np.float32)])
+    gone = weakref.ref(program)
+    del program
+    assert gone() is None

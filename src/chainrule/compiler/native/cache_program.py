@@ -62,19 +62,16 @@ def find(key: str, graph: Graph, target: Target) -> Program | None:
         return None
     tables = Tables.from_json(entry.tables)
     hosts = [_call(record) for record in tables.notes["hosts"]]
-    program: Program | None = None
     traced = list(_check_ops(graph))
 
-    def failed(number: int) -> Exception:
+    def failed(program: Program, number: int) -> Exception:
         position, buffer = tables.notes["checks"][number - 1]
-        assert program is not None
         error = traced[position].params["refuse"](program.view(_buffer(buffer)))
         if isinstance(error, ChainruleError) and error.line is None:
             error.line = traced[position].line
         return error
 
-    program = Program(entry.code or None, tables, entry.constants, hosts, failed, target)
-    return program
+    return Program(entry.code or None, tables, entry.constants, hosts, failed, target)
 
 
 # --- checks ---------------------------------------------------------------------------------------

@@ -173,7 +173,8 @@ class Program:
         constants: what slot 1 points to.
         hosts: the functions that host calls call, with the program as their only argument; its
             `view(buffer)` gives them their arrays.
-        failed: the exception for the check of a number; see `Tables.status`.
+        failed: makes the exception for the check of a number, given the program and the number; see
+            `Tables.status`.
 
     One program runs once at a time: a second thread waits for the first to be done.
     """
@@ -184,7 +185,7 @@ class Program:
         tables: Tables,
         constants: bytes | Array = b"",
         hosts: Sequence[Callable[[Program], None]] = (),
-        failed: Callable[[int], Exception] | None = None,
+        failed: Callable[[Program, int], Exception] | None = None,
         target: Target | None = None,
     ):
         self.tables = tables
@@ -345,9 +346,9 @@ class Program:
             self._call()
 
     def _call(self) -> None:
-        if self._pool is None or self._pool is not runtime.current() or self._unfinished:
-            if self._kernels:  # what is all NumPy needs no threads and no LLVM
-                self._prepare()
+        ready = self._pool is not None and self._pool is runtime.current()
+        if self._kernels and (not ready or self._unfinished):  # NumPy alone needs no threads
+            self._prepare()
         if self._status is not None:
             self._status[0] = 0
         if self._host_commits:
@@ -438,4 +439,4 @@ class Program:
     def _failure(self, number: int) -> Exception:
         if self._failed is None:
             return ProgramError(f"check {number} of the program failed.")
-        return self._failed(number)
+        return self._failed(self, number)

@@ -78,7 +78,7 @@ class Tables:
         kernels: a label for each kernel, in the order of the table of kernels.
         status: None, or the offset in the arena of an int64 that is 0 when the program starts and
             that a kernel may set to the number of a check that failed (1, 2, ...): the program then
-            ends after that phase, and `run` raises what `failed(number)` gives.
+            ends after that phase, and `run` raises what `failed(program, number)` gives.
         notes: whatever else the compiler wants to find again beside a cached program.
     """
 
