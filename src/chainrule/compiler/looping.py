@@ -28,14 +28,14 @@ from chainrule.compiler.native import loops
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
 from chainrule.compiler.native.target import Target
 from chainrule.compiler.native.text import Function, Int, Module, Reg
-from chainrule.compiler.rowwise import candidates, cut, resized
+from chainrule.compiler.rowwise import Cut, candidates, cut, resized
 from chainrule.compiler.schedule import sort
 from chainrule.graph import Spec
 from chainrule.primitives.control import scan
 from chainrule.primitives.movement import identity_copy
 
 FEWEST = 8
-"""Rows of a unit, if there are as many: a product of fewer leaves the processor waiting for weights."""
+"""Rows of a unit, if there are as many: products of fewer wait for weights from memory."""
 
 
 @dataclass
@@ -69,10 +69,11 @@ class Loop:
         self.outer = dict(zip(self.body.inputs, self.op.inputs, strict=True))
 
 
-def rows_of(n: int) -> int:
-    """How many of n rows one unit takes."""
-    fitting = [r for r in range(1, n + 1) if n % r == 0 and (r >= FEWEST or r == n)]
-    return fitting[0] if fitting else n
+def units_of(cut: Cut) -> int:
+    """How many units of equal numbers of rows there are."""
+    least = FEWEST if cut.in_products else 1
+    n = cut.rows
+    return next((n // r for r in range(least, n + 1) if n % r == 0), 1)
 
 
 def prepare(op: Op) -> Loop:
@@ -81,19 +82,14 @@ def prepare(op: Op) -> Loop:
     body = passes.run(params["body"])
     consts, carries = params["consts"], params["carries"]
     axes: dict[Value, int | None] = {}
-    count = 1
-    for axis in candidates(body, consts, carries):
-        found = cut(body, consts, carries, axis)
-        if found is not None:
-            n = body.outputs[0].shape[axis]
-            count = n // rows_of(n)
-            smaller = resized(body, found, n // count)
-            ends = zip(
-                (*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs), strict=True
-            )
-            axes = {new: found.get(old) for old, new in ends}
-            body = smaller
-            break
+    cuts = [cut(body, consts, carries, axis) for axis in candidates(body, consts, carries)]
+    best = max((c for c in cuts if c is not None), key=units_of, default=None)
+    count = 1 if best is None else units_of(best)
+    if best is not None and count > 1:
+        smaller = resized(body, best.axes, best.rows // count)
+        ends = zip((*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs), strict=True)
+        axes = {new: best.axes.get(old) for old, new in ends}
+        body = smaller
     return Loop(op, *_owned(body, axes, carries), count)
 
 
@@ -300,7 +296,7 @@ class _Writer:
     # --- one unit ---------------------------------------------------------------------------------
 
     def _start(self, x: Value) -> Reg:
-        """Where the first carry lies: where it came from, or a copy in the strides of the others."""
+        """Where the first carry lies: where it came from, or a copy that lies as the others do."""
         outer = self.loop.outer[x]
         at = self._moved(self.base[outer], x, self.buffers[outer].strides)
         if self.buffers[outer].strides == self.own[x].strides:
@@ -346,7 +342,7 @@ class _Writer:
     # --- copies -----------------------------------------------------------------------------------
 
     def _write_copies(self) -> None:
-        """Functions that copy a carry: at the start from where it came, at the end to where it goes."""
+        """Functions that copy a carry: at the start, and at the end to where it goes."""
         loop = self.loop
         self.copies: dict[tuple[Value, bool], tuple[str, int]] = {}
         n = len(self.kernel.slots) + 1

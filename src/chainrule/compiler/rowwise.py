@@ -1,8 +1,8 @@
 """Which axis of a loop's body can be cut: rows that have nothing to do with each other.
 
-In a recurrent network each sequence of a batch goes its own way through time. If every operation of
-a body treats the indices along one axis apart, a loop over all steps can be run for some of the rows
-by one thread and for the others by another, and they need not meet until the end.
+In a recurrent network each sequence of a batch goes its own way through time. If every operation
+of a body treats the indices along one axis apart, a loop over all steps can be run for some of the
+rows by one thread and for the others by another, and they need not meet until the end.
 
 `cut` finds for every value of a body the axis along which it is cut, or that it is needed whole;
 `resized` is the same body for fewer rows.
@@ -11,7 +11,8 @@ by one thread and for the others by another, and they need not meet until the en
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,36 +28,45 @@ SHAPES = {"reshape": "shape", "broadcast_to": "shape", "slice": "lengths"}
 """The parameter that states the shape of an operation's result."""
 
 
+@dataclass
+class Cut:
+    """How a body is cut.
+
+    Attributes:
+        axes: for each value the axis along which it is cut, None for those that are whole.
+        rows: how many rows there are.
+        in_products: whether the rows are rows (or columns) of matrices that are multiplied, so that
+            a few of them at a time are better than one.
+    """
+
+    axes: dict[Value, int | None]
+    rows: int
+    in_products: bool
+
+
 class NotCut(Exception):
     """This body cannot be cut in this way."""
 
 
-def cut(body: Graph, consts: int, carries: int, axis: int) -> dict[Value, int | None] | None:
-    """For each value the axis along which it is cut, None for those that are whole.
-
-    All carries and outputs are cut along `axis`. Returns None where that is not possible.
-    """
+def cut(body: Graph, consts: int, carries: int, axis: int) -> Cut | None:
+    """How a body is cut if all carries and outputs are cut along `axis`; None if it cannot be."""
     carried = body.inputs[consts : consts + carries]
     rows = {z.shape[axis] for z in (*carried, *body.outputs) if z.ndim > axis}
     if len(rows) != 1 or any(z.ndim <= axis for z in (*carried, *body.outputs)):
         return None
-    search = _Search(body, rows.pop(), set(body.inputs[:consts]))
+    search = _Search(body, rows.pop(), set(carried))
     try:
         for value in (*carried, *body.outputs):
             search.demand(value, axis)
-        for x in body.inputs[consts + carries :]:
-            if x in search.axes and search.axes[x] is None:
-                return None  # slices of a stack are taken apart, not read whole
     except NotCut:
         return None
-    if any(search.axes.get(x, axis) is None for x in carried):
-        return None
-    return search.axes
+    return Cut(search.axes, search.rows, search.in_products)
 
 
 class _Search:
-    def __init__(self, body: Graph, rows: int, consts: set[Value]):
-        self.body, self.rows, self.consts = body, rows, consts
+    def __init__(self, body: Graph, rows: int, carried: set[Value]):
+        self.body, self.rows, self.carried = body, rows, carried
+        self.in_products = False
         self.axes: dict[Value, int | None] = {}
 
     def demand(self, value: Value, axis: int | None) -> None:
@@ -77,8 +87,8 @@ class _Search:
                 array = self.body.constants[value]
                 if axis is not None and array.strides[axis] and array.shape[axis] > 1:
                     raise NotCut
-            elif axis is None and value not in self.consts:
-                raise NotCut
+            elif axis is None and value in self.carried:
+                raise NotCut  # what another unit makes is not there to be read
 
     def _inputs(self, op: Op, axis: int | None) -> list[tuple[Value, int | None]]:
         """How an operation's inputs must be cut for its result to be."""
@@ -111,6 +121,7 @@ class _Search:
 
     def _matmul(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
         x, y = op.inputs
+        self.in_products = self.in_products or axis >= op.output.ndim - 2
         if axis == op.output.ndim - 1:
             return [(x, None), (y, axis)]
         return [(x, axis), (y, None if axis == op.output.ndim - 2 else axis)]
@@ -189,8 +200,8 @@ def _of_length(array: np.ndarray[Any, Any], axis: int, rows: int) -> np.ndarray[
     return np.broadcast_to(first, (*array.shape[:axis], rows, *array.shape[axis + 1 :]))
 
 
-def candidates(body: Graph, consts: int, carries: int) -> Iterable[int]:
-    """Axes that may be worth trying, the first first."""
+def candidates(body: Graph, consts: int, carries: int) -> Sequence[int]:
+    """Axes that may be worth trying."""
     values = [*body.inputs[consts : consts + carries], *body.outputs]
     least = min((z.ndim for z in values), default=0)
-    return [a for a in range(least) if all(z.shape[a] > 1 for z in values)]
+    return [a for a in range(least) if len({z.shape[a] for z in values}) == 1 < values[0].shape[a]]
