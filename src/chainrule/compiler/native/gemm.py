@@ -41,7 +41,7 @@ from chainrule.compiler.native.microkernel import (
     write,
     zeros,
 )
-from chainrule.compiler.native.packing import Panel, emit_pack
+from chainrule.compiler.native.packing import Panel, emit_pack, emit_pack_many
 from chainrule.compiler.native.text import Function, Int, Module, Reg
 
 
@@ -309,11 +309,17 @@ class _Run:
         p, plan = gemm.product, gemm.plan
         for number, stop, high in classes(plan.down):
             whole = p.depth % gemm.lanes == 0
-            name = emit_pack(
-                gemm.module, Panel(p.type, p.a[1], p.a[0], high, gemm.a_vectors, whole)
-            )
+            panel = Panel(p.type, p.a[1], p.a[0], high, gemm.a_vectors, whole)
             lower = f.smax(self.tiles[0], number)
-            with f.loop(lower, f.smin(self.tiles[1], stop)) as tile:
+            upper = f.smax(f.smin(self.tiles[1], stop), lower)
+            if p.a[0] == 1:
+                name = emit_pack_many(gemm.module, panel, plan.block * gemm.a_steps[1])
+                source = f.at(a, start_of(f, plan.down, lower), p.type)
+                count = f.sub(upper, lower)
+                f.run(name, source, self._copied(lower), f.add(depth, 0), count)
+                continue
+            name = emit_pack(gemm.module, panel)
+            with f.loop(lower, upper) as tile:
                 row = start_of(f, plan.down, tile.index)
                 source = f.at(a, f.mul(row, p.a[0]), p.type)
                 f.run(name, source, self._copied(tile.index), f.add(depth, 0))

@@ -62,15 +62,43 @@ def emit_pack(module: Module, panel: Panel) -> str:
     return f.finish()
 
 
-def _pack_rows(f: Function, panel: Panel) -> None:
-    lanes = lanes_in(f.target, panel.type)
+def emit_pack_many(module: Module, panel: Panel, room: int) -> str:
+    """Write `void @...(ptr %from, ptr %to, i64 %depth, i64 %count)`; its name.
+
+    It packs `count` panels that lie side by side and whose rows are contiguous, all of them row by
+    row, since a row of few numbers is a short visit to a line of memory.
+
+    Arguments:
+        room: elements from one packed panel to the next.
+    """
+    name, new = module.shared("packs", (panel, room))
+    if not new:
+        return name
+    parameters = "ptr noalias %from, ptr noalias %to, i64 %depth, i64 %count"
+    f = Function(module, name, parameters)
+    width = panel.vectors * lanes_in(f.target, panel.type)
     with f.loop(0, f.arg("depth")) as k:
         source = f.at(f.arg("from"), f.mul(k.index, panel.row_step), panel.type)
-        to = f.at(f.arg("to"), f.mul(k.index, panel.vectors * lanes), panel.type)
-        for j in range(panel.vectors):
-            count = min(lanes, panel.columns - j * lanes)
-            x = _load_first(f, f.at(source, j * lanes, panel.type), panel.type, count)
-            f.store(x, f.at(to, j * lanes, panel.type))
+        to = f.at(f.arg("to"), f.mul(k.index, width), panel.type)
+        with f.loop(0, f.arg("count")) as i:
+            start = f.at(source, f.mul(i.index, panel.columns), panel.type)
+            _pack_row(f, panel, start, f.at(to, f.mul(i.index, room), panel.type))
+    return f.finish()
+
+
+def _pack_rows(f: Function, panel: Panel) -> None:
+    width = panel.vectors * lanes_in(f.target, panel.type)
+    with f.loop(0, f.arg("depth")) as k:
+        source = f.at(f.arg("from"), f.mul(k.index, panel.row_step), panel.type)
+        _pack_row(f, panel, source, f.at(f.arg("to"), f.mul(k.index, width), panel.type))
+
+
+def _pack_row(f: Function, panel: Panel, source: Reg, to: Reg) -> None:
+    lanes = lanes_in(f.target, panel.type)
+    for j in range(panel.vectors):
+        count = min(lanes, panel.columns - j * lanes)
+        x = _load_first(f, f.at(source, j * lanes, panel.type), panel.type, count)
+        f.store(x, f.at(to, j * lanes, panel.type))
 
 
 def _load_first(f: Function, address: Reg, type: str, count: int) -> Reg:
