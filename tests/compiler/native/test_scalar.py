@@ -227,7 +227,7 @@ def test_float32_over_its_whole_range(name: str, target: str) -> None:
 @pytest.mark.parametrize("target", targets())
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_float32_densely(name: str, target: str) -> None:
-    error, at = worst32(name, target, 97)
+    error, at = worst32(name, target, 997 if name == "erfinv" else 97)  # SciPy takes its time
     assert error <= 2.5, at
 
 
