@@ -15,7 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chainrule.compiler.native.microkernel import itemsize, lanes_in, literal_mask, load_vector
+from chainrule.compiler.native.microkernel import (
+    itemsize,
+    lanes_in,
+    literal_mask,
+    load_vector,
+    prefetch,
+)
 from chainrule.compiler.native.text import (
     Function,
     Int,
@@ -24,6 +30,9 @@ from chainrule.compiler.native.text import (
     lanes_of,
     vector,
 )
+
+FAR, AHEAD = 1024, 16
+"""Rows at least so many bytes apart are asked for so many rows ahead."""
 
 
 class Panel(NamedTuple):
@@ -96,6 +105,9 @@ def _pack_rows(f: Function, panel: Panel) -> None:
 def _pack_row(f: Function, panel: Panel, source: Reg, to: Reg) -> None:
     lanes = lanes_in(f.target, panel.type)
     for j in range(panel.vectors):
+        if abs(panel.row_step) * itemsize(panel.type) >= FAR:
+            ahead = AHEAD * panel.row_step + j * lanes
+            prefetch(f, f.at(source, ahead, panel.type))
         count = min(lanes, panel.columns - j * lanes)
         x = _load_first(f, f.at(source, j * lanes, panel.type), panel.type, count)
         f.store(x, f.at(to, j * lanes, panel.type))
