@@ -1,7 +1,7 @@
 """Copying an image from one layout into another: into a halo of zeros, or channels last.
 
 Where one axis is contiguous in the source and another one in the target, blocks are transposed in
-registers: a vector of the target's axis by 128 bits of the source's.
+registers, a vector square.
 """
 
 from __future__ import annotations
@@ -15,8 +15,16 @@ from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes
 from chainrule.compiler.native.conv_plan import channels_last
 from chainrule.compiler.native.kernel import Buffer
 from chainrule.compiler.native.microkernel import itemsize
-from chainrule.compiler.native.packing import concatenate, transpose_parts
-from chainrule.compiler.native.text import Function, Int, Reg, type_of, vector
+from chainrule.compiler.native.packing import transpose_parts
+from chainrule.compiler.native.text import (
+    Function,
+    Int,
+    Reg,
+    element,
+    lanes_of,
+    type_of,
+    vector,
+)
 from chainrule.graph import Shape
 
 
@@ -100,31 +108,55 @@ def _nest(
         else:
             _columns(f, type, lanes, row, column, x, y, many)
 
-    step = lanes if column is None else 16 // itemsize(type)
-    _strips(f, row.length, step, along)
+    _strips(f, row.length, lanes, along)
 
 
 def _columns(
     f: Function, type: str, lanes: int, row: Axis, column: Axis, x: Reg, y: Reg, many: int
 ) -> None:
     """`many` neighbours in the source, for each index along the axis contiguous in the target."""
-    part = 16 // itemsize(type)  # elements of 128 bits
 
     def block(at: Int, high: int) -> None:
-        there = move(f, x, f.mul(at, column.source), type)
-        rows = []
-        for i in range(part):
-            parts = []
-            for c in range(i, lanes, part):
-                here = move(f, there, c * column.source, type)
-                nothing = f.zero(vector(type, part))
-                parts.append(load_lanes(f, here, type, part, 1, many) if c < high else nothing)
-            rows.append(concatenate(f, parts))
-        here = move(f, y, at, type)
-        for i, piece in enumerate(transpose_parts(f, rows)[:many]):
+        there, here = move(f, x, f.mul(at, column.source), type), move(f, y, at, type)
+        rows = [
+            load_lanes(f, move(f, there, c * column.source, type), type, lanes, 1, many)
+            for c in range(high)
+        ]
+        rows += [f.zero(vector(type, lanes))] * (lanes - high)
+        for i, piece in enumerate(transpose(f, rows)[:many]):
             store_lanes(f, piece, move(f, here, i * row.target, type), type, 1, high)
 
     _strips(f, column.length, lanes, block)
+
+
+def transpose(f: Function, rows: list[Reg]) -> list[Reg]:
+    """As many vectors as each has lanes, transposed: first the squares of each 128-bit part, then
+    the parts among each other."""
+    lanes = lanes_of(rows[0].type)
+    inner = 16 // itemsize(element(rows[0].type))  # elements of 128 bits
+    squares = [transpose_parts(f, rows[i : i + inner]) for i in range(0, lanes, inner)]
+    result = [rows[0]] * lanes
+    for c in range(inner):
+        for part, x in enumerate(_exchange(f, [square[c] for square in squares], inner)):
+            result[part * inner + c] = x
+    return result
+
+
+def _exchange(f: Function, vectors: list[Reg], inner: int) -> list[Reg]:
+    """Part j of vector i becomes part i of vector j, for as many vectors as parts."""
+    if len(vectors) == 1:
+        return vectors
+
+    def parts(x: Reg, y: Reg, chosen: list[int]) -> Reg:
+        return f.shuffle(x, y, [p * inner + i for p in chosen for i in range(inner)])
+
+    if len(vectors) == 2:
+        x, y = vectors
+        return [parts(x, y, [0, 2]), parts(x, y, [1, 3])]
+    (a, b, c, d), low, high = vectors, [0, 1, 4, 5], [2, 3, 6, 7]
+    (ab, cd), (ef, gh) = [(parts(a, b, p), parts(c, d, p)) for p in (low, high)]
+    even, odd = [0, 2, 4, 6], [1, 3, 5, 7]
+    return [parts(ab, cd, even), parts(ab, cd, odd), parts(ef, gh, even), parts(ef, gh, odd)]
 
 
 def _strips(f: Function, length: int, step: int, body: Callable[[Int, int], None]) -> None:

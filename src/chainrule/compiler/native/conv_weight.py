@@ -30,6 +30,7 @@ from chainrule.graph import Spec
 
 FEW = 8  # with fewer input channels tiles take several taps
 SPLIT = 64  # output channels of a unit
+BLOCK = 36_000  # bytes of x and y that tiles read again and again
 UNITS = 16  # enough for any number of threads that helps
 PARTIAL_BYTES = 1 << 21  # of all partial sums together, unless two are more than that
 
@@ -153,8 +154,17 @@ class _Emitter:
                 source = self._copy_x(f, source)
             if self.copies_y:
                 grads = self._copy_y(f, grads, wide)
-            for vectors in self._vectors(wide):
-                self._tiles(f, source, grads, into, *vectors)
+            count = k.lines[0].count
+            with f.loop(0, count, self._block(wide), hint="block") as block:
+                rows = block.index, f.smin(f.add(block.index, self._block(wide)), count)
+                for vectors in self._vectors(wide):
+                    self._tiles(f, source, grads, into, rows, *vectors)
+
+    def _block(self, wide: int) -> int:
+        """How many places of the first spatial axis are taken at once: with all their channels they
+        should stay in the first-level cache, since every tile reads them again."""
+        each = math.prod(self.k.y.shape[3:]) * (wide + self.k.inside * self.k.lines[0].step)
+        return max(1, min(self.k.lines[0].count, BLOCK // (each * self.k.x.dtype.itemsize)))
 
     def _vectors(self, wide: int) -> list[tuple[int, int]]:
         """(first channel, vectors) of the blocks of output channels."""
@@ -201,45 +211,61 @@ class _Emitter:
         )  # fmt: skip
         return Image(at, 1, steps)
 
-    def _tiles(self, f, x: Image, y: Image, into: Reg, channel: int, vectors: int) -> None:
+    def _tiles(
+        self, f: Function, x: Image, y: Image, into: Reg, rows: tuple[Reg, Reg], channel: int,
+        vectors: int,
+    ) -> None:  # fmt: skip
+        """Add some places of the first spatial axis to all tiles of some output channels."""
         k = self.k
-        rows, wide = self.module.target.tile
-        most = rows * wide // vectors
+        high, wide = self.module.target.tile
+        most = high * wide // vectors
         y_at = move(f, y.pointer, channel, self.type)
         into = move(f, into, channel, self.type)
+        first, *others = k.lines
+        for start, offsets, at, tap in self._tile_rows(x, most):
+            function = self._tile(offsets, vectors, x, y)
+            lo, hi = rows
+            spans = [(0, line.count) for line in others]
+            if tap is not None:
+                met = first.outputs(tap[0])
+                lo, hi = f.smax(lo, met[0]), f.smin(hi, met[1])
+                spans = [line.outputs(i) for line, i in zip(others, tap[1:], strict=True)]
+                if met[0] == met[1] or any(a == b for a, b in spans):
+                    continue
+            ox, oy = f.mul(lo, first.step * x.spatial[0]), f.mul(lo, y.spatial[0])
+            for line, (a, _), sx, sy in zip(
+                others, spans, x.spatial[1:], y.spatial[1:], strict=True
+            ):
+                ox, oy = f.add(ox, line.step * a * sx), f.add(oy, a * sy)
+            f.run(
+                function,
+                move(f, x.pointer, f.add(ox, at), self.type),
+                move(f, y_at, oy, self.type),
+                move(f, into, start * k.row, self.type),
+                f.sub(hi, lo),
+                *(_literal(b - a) for a, b in spans),
+            )
+
+    def _tile_rows(
+        self, x: Image, most: int
+    ) -> list[tuple[int, tuple[int, ...], int, tuple[int, ...] | None]]:
+        """The tiles of the weight: their first row, where their rows' numbers lie in x, from where
+        on, and their tap, if they have only one."""
+        k, result = self.k, []
         taps = list(itertools.product(*map(range, k.kernel)))
         if k.few:
-            everything = [(t, c) for t in range(len(taps)) for c in range(k.inside)]
-            counts = [line.count for line in k.lines]
+            everything = [
+                self._offset(x, tap) + c * x.channel for tap in taps for c in range(k.inside)
+            ]
             for start, many in pieces(len(everything), most):
-                offsets = tuple(
-                    self._offset(x, taps[t]) + c * x.channel
-                    for t, c in everything[start : start + many]
-                )
-                function = self._tile(offsets, vectors, x, y)
-                at = move(f, into, start * k.row, self.type)
-                f.run(function, x.pointer, y_at, at, *map(_literal, counts))
-            return
-        cuts = pieces(k.inside, most)
+                result.append((start, tuple(everything[start : start + many]), 0, None))
+            return result
         for number, tap in enumerate(taps):
-            spans = [line.outputs(i) for line, i in zip(k.lines, tap, strict=True)]
-            if any(lo == hi for lo, hi in spans):
-                continue
-            starts = [lo for lo, _ in spans]
-            ox = self._offset(x, tap) + sum(
-                line.step * lo * s for line, lo, s in zip(k.lines, starts, x.spatial, strict=True)
-            )
-            oy = sum(lo * s for lo, s in zip(starts, y.spatial, strict=True))
-            for start, many in cuts:
+            for start, many in pieces(k.inside, most):
                 offsets = tuple(c * x.channel for c in range(many))
-                function = self._tile(offsets, vectors, x, y)
-                f.run(
-                    function,
-                    move(f, x.pointer, ox + start * x.channel, self.type),
-                    move(f, y_at, oy, self.type),
-                    move(f, into, (number * k.inside + start) * k.row, self.type),
-                    *(_literal(hi - lo) for lo, hi in spans),
-                )
+                at = self._offset(x, tap) + start * x.channel
+                result.append((number * k.inside + start, offsets, at, tap))
+        return result
 
     def _offset(self, x: Image, tap: tuple[int, ...]) -> int:
         return sum(
