@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ import pytest
 from runtime_jobs import expected, mixer, result, run
 
 from chainrule.compiler.native import runtime
+from chainrule.compiler.native.jit import assembly
 from chainrule.compiler.native.runtime import Native, Pool
-from chainrule.compiler.native.runtime_records import MOST_CHUNKS
-from chainrule.compiler.native.runtime_system import this_system
+from chainrule.compiler.native.runtime_ir import runtime as runtime_text
+from chainrule.compiler.native.runtime_records import MOST_CHUNKS, POOL
+from chainrule.compiler.native.runtime_system import BELL, CONDITION, LOCK, System, this_system
+from chainrule.compiler.native.target import foreign
 from chainrule.errors import ArgumentError
 
 
@@ -317,3 +321,28 @@ def test_a_minute_of_everything_at_once(parking, monkeypatch):
         assert not t.is_alive()
     assert not wrong
     assert min(rounds) > 100
+
+
+@pytest.mark.parametrize(
+    ("triple", "system", "calls"),
+    [
+        ("aarch64-unknown-linux-gnu", System("futex", "aarch64"), ["syscall", "#98", "yield"]),
+        ("arm64-apple-darwin", System("pthread", "arm64", 6), ["pthread_cond_wait", "yield"]),
+        ("x86_64-apple-darwin", System("pthread", "x86_64", 6), ["pthread_cond_wait", "pause"]),
+        ("x86_64-pc-windows-msvc", System("address", "AMD64"), ["WaitOnAddress", "pause"]),
+        ("riscv64-unknown-linux-gnu", System("futex", "riscv64"), ["syscall", "98"]),
+    ],
+)
+def test_the_runtime_can_be_made_for_other_systems(triple, system, calls):
+    """Made, not run: each way of parking, and each processor's way of waiting, is in the code."""
+    other = "neon" if triple.startswith(("aarch64", "arm64")) else "plain"
+    target = replace(foreign(other), triple=triple)
+    made = assembly(runtime_text(target, system), target)
+    for call in calls:
+        assert call in made
+    for name in ("enter", "worker", "quit"):
+        assert f"{name}:" in made
+
+
+def test_the_systems_offsets_are_the_pools():
+    assert (POOL["bell"], POOL["lock"], POOL["condition"]) == (BELL, LOCK, CONDITION)
