@@ -100,8 +100,9 @@ def test_nothing_of_the_users_changes():
 
 def test_the_table_and_the_page(report, tmp_path):
     text = str(report)
-    assert "GFLOP/s" in text and "in no kernel" in text and "matmul" in text
+    assert "GFLOP/s" in text and "passed in no kernel" in text and "matmul" in text
     assert len(report.profile.table(most=2).splitlines()) == 4
+    assert len(report.profile.table().splitlines()) == 1 + len(report.profile.rows)
     report.save(tmp_path / "step.html")
     shown = (tmp_path / "step.html").read_text()
     assert shown.startswith("<!doctype html>") and shown == page(report)
@@ -146,6 +147,20 @@ def test_time_outside_of_kernels():
 
     rows = (row(0.0, 2.0), row(1.0, 2.0), row(5.0, 1.0))
     assert Profile(rows, 8.0, 1, 1.0, 1.0).outside == pytest.approx(4.0)
+
+
+def test_equal_kernels_share_a_line():
+    def row(number: int, name: str, work: float) -> Row:
+        span = (0.0, work)
+        return Row(number, name, "loops", 0, 0.0, work, (work,), (span,), 2, 3000, 400)
+
+    profile = Profile((row(0, "a", 1e-6), row(1, "b", 5e-6), row(2, "a", 8e-6)), 2e-5, 1, 1e9, 1e9)
+    _, first, second = profile.grouped().splitlines()
+    assert first.split()[:5] == ["2", "times", "9.0", "64.3%", "4"] and first.endswith("loops: a")
+    assert second.split()[:4] == ["1", "5.0", "35.7%", "2"] and second.endswith("loops: b")
+    assert profile.busy == pytest.approx(0.7)
+    *_, rest = profile.grouped(1).splitlines()
+    assert rest.split() == ["...", "5.0", "35.7%", "1", "more"]
 
 
 def test_programs_run_while_they_are_measured():

@@ -105,35 +105,54 @@ class Profile:
             end = max(end, stop)
         return max(0.0, self.total - covered)
 
+    @property
+    def busy(self) -> float:
+        """The share of the threads' time in which they ran kernels."""
+        return sum(row.work for row in self.rows) / max(self.threads * self.total, 1e-12)
+
     def table(self, most: int | None = None) -> str:
-        """The kernels, those that take longest first."""
-        work = sum(row.work for row in self.rows) or 1e-12
+        """The kernels one by one, those that take longest first."""
+        return self._table([[row] for row in self.rows], most)
+
+    def grouped(self, most: int | None = None) -> str:
+        """The same, equal kernels together."""
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row.family, row.name), []).append(row)
+        return self._table(list(groups.values()), most)
+
+    def _table(self, groups: list[list[Row]], most: int | None) -> str:
+        total = sum(row.work for row in self.rows) or 1e-12
         lines = [
-            f"{'kernel':>6}  {'time us':>9} {'share':>6} {'chunks':>6} {'GFLOP/s':>8} "
+            f"{'kernel':>8} {'time us':>9} {'share':>6} {'chunks':>6} {'GFLOP/s':>8} "
             f"{'of peak':>7} {'GB/s':>6} {'of peak':>7}  what"
         ]
-        slowest = sorted(self.rows, key=lambda row: -row.work)
-        for row in slowest[:most]:
-            flops, traffic = self.shares(row)
+        groups = sorted(groups, key=lambda rows: -sum(row.work for row in rows))
+        for rows in groups[:most]:
+            work, wall = sum(r.work for r in rows) or 1e-12, sum(r.wall for r in rows) or 1e-12
+            flops, traffic = sum(r.flops for r in rows) / work, sum(r.bytes for r in rows) / wall
+            first = rows[0]
+            number = str(first.number) if len(rows) == 1 else f"{len(rows)} times"
             lines.append(
-                f"{row.number:>6}  {row.work * 1e6:>9.1f} {row.work / work:>6.1%} {row.chunks:>6} "
-                f"{row.flops / max(row.work, 1e-12) / 1e9:>8.1f} {flops:>7.1%} "
-                f"{row.bytes / max(row.wall, 1e-12) / 1e9:>6.1f} {traffic:>7.1%}  "
-                f"{row.family}: {row.name}"
+                f"{number:>8} {work * 1e6:>9.1f} {work / total:>6.1%} "
+                f"{sum(r.chunks for r in rows):>6} {flops / 1e9:>8.1f} "
+                f"{flops / self.peak_flops:>7.1%} {traffic / 1e9:>6.1f} "
+                f"{traffic / self.peak_bytes:>7.1%}  {first.family}: {first.name}"
             )
-        rest = slowest[most:] if most is not None else []
+        rest = sum(row.work for rows in groups[len(lines) - 1 :] for row in rows)
         if rest:
-            took = sum(row.work for row in rest)
-            lines.append(f"{'...':>6}  {took * 1e6:>9.1f} {took / work:>6.1%}  {len(rest)} more")
+            left = len(groups) - len(lines) + 1
+            lines.append(f"{'...':>8} {rest * 1e6:>9.1f} {rest / total:>6.1%}  {left} more")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         flops = sum(row.flops for row in self.rows)
         return (
             f"{self.total * 1e6:.1f} us on {self.threads} threads, {flops / self.total / 1e9:.1f} "
-            f"GFLOP/s; {self.outside * 1e6:.1f} us of it in no kernel\n"
-            f"one core's multiply-adds reach {self.peak_flops / 1e9:.0f} GFLOP/s, reading from "
-            f"memory {self.peak_bytes / 1e9:.0f} GB/s on {self.threads} threads\n{self.table()}"
+            f"GFLOP/s; threads were busy {self.busy:.0%} of it, {self.outside * 1e6:.1f} us passed "
+            f"in no kernel\none core's multiply-adds reach {self.peak_flops / 1e9:.0f} GFLOP/s, "
+            f"reading from memory {self.peak_bytes / 1e9:.0f} GB/s on {self.threads} threads\n"
+            f"{self.grouped(40)}"
         )
 
 
