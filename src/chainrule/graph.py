@@ -226,7 +226,7 @@ class Value:
 
     `_node` is None for a value that needs no gradient, a `Leaf` for one that the user asked a
     gradient for, and a `Node` for one that was computed. `_slot` says which output of the node this
-    is. `_binding` is set where compiled programs keep this tensor as their state (`launch.Binding`).
+    is. `_binding` is set where compiled programs keep the tensor as their state.
     """
 
     __slots__ = ("__weakref__", "_array", "_binding", "_grad", "_node", "_slot")

@@ -1,10 +1,10 @@
 """Gradients through a compiled call: `loss = compiled(x)`, and `loss.backward()` outside of it.
 
 What such a call returns comes from one node of the eager graph. The derivative is traced with the
-function, in the same graph; then the graph is cut in two: what the call computes, and what `backward`
-computes from the values that the call has saved for it. The second program is built when it is first
-needed. For derivatives of higher order the operations of both are applied anew, one by one, so that
-they are recorded like any others.
+function, in the same graph; then the graph is cut in two: what the call computes, and what
+`backward` computes from the values that the call has saved for it. The second program is built when
+it is first needed. For derivatives of higher order the operations of both are applied anew, one by
+one, so that they are recorded like any others.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class WayBack:
         return self._launch
 
     def interpret(self, inputs: dict[ir.Value, Any], gradients: Sequence[Any]) -> list[Any]:
-        """The derivative in tensor operations, recorded; `inputs` are those of the forward graph."""
+        """The derivative in tensor operations; `inputs` are those of the forward graph."""
         known = dict(inputs)
         known.update({value: make(array) for value, array in self._constants.items()})
         known.update(zip(self.upstream, gradients, strict=True))

@@ -77,15 +77,15 @@ class Compiled:
         return method
 
     def _like(self, function: Any) -> Compiled:
-        numbers, names = (tuple(part) for part in self._static)
-        if isinstance(function, types.MethodType):  # positions are counted without self
-            numbers = tuple(n - 1 for n in numbers if n)
-        return Compiled(function, numbers, names, self.backend, self.limit)
+        numbers, names = self._static
+        # Positions are counted without self.
+        numbers = [n - 1 for n in numbers if n]
+        return Compiled(function, tuple(numbers), tuple(names), self.backend, self.limit)
 
     def __deepcopy__(self, memo: Any) -> Compiled:
-        twin = Compiled(
-            copy.deepcopy(self.function, memo), *map(tuple, self._static), self.backend, self.limit
-        )
+        numbers, names = self._static
+        function = copy.deepcopy(self.function, memo)
+        twin = Compiled(function, tuple(numbers), tuple(names), self.backend, self.limit)
         twin._name = self._name
         return twin
 
@@ -212,7 +212,7 @@ class Compiled:
         return _native(graph) if self._wants_native() else InNumPy(graph)
 
     def _wants_native(self) -> bool:
-        return self.backend == "native" or (self.backend == "auto" and native_by_default())
+        return self.backend != "numpy"
 
     # --- words ------------------------------------------------------------------------------------
 
@@ -266,11 +266,6 @@ def _parameter_names(function: Any) -> list[str]:
         return []
 
 
-def native_by_default() -> bool:
-    """Whether "auto" means native code; CHAINRULE_BACKEND=numpy in the environment says no."""
-    return os.environ.get("CHAINRULE_BACKEND", "numpy") == "native"
-
-
 @functools.cache
 def _prepare() -> None:
     """Load LLVM and the runtime, once. Whatever fails is said by the first call."""
@@ -306,8 +301,8 @@ def compile(
     The first call traces the function: it is called with tensors that have a shape and a dtype and
     no numbers, and what it does with them is written down as a graph. Later calls run the graph's
     program, without Python in between, and leave the world as the function would have left it:
-    parameters, optimiser state, running statistics, random state and `.grad` are found while tracing
-    and updated in place.
+    parameters, optimiser state, running statistics, random state and `.grad` are found while
+    tracing and updated in place.
 
         @cr.compile
         def step(images, labels):
@@ -317,22 +312,24 @@ def compile(
             opt.step()
             return loss
 
-    Inputs of the program, which may change from call to call: the arguments' numbers (tensors, NumPy
-    arrays, ints and floats, in nested tuples, lists, dictionaries and dataclasses), all tensors from
-    outside, and the numbers in optimisers (learning rates, step counters). Compiled for, and compiled
-    anew where they change: shapes and dtypes, what requires a gradient, `train()` and `eval()`, the
-    structure of models and optimisers, other arguments, globals and variables around the function,
-    and what Python was told of a number (`if lr > 0`). NumPy arrays from outside are constants.
+    Inputs of the program, which may change from call to call: the arguments' numbers (tensors,
+    NumPy arrays, ints and floats, in nested tuples, lists, dictionaries and dataclasses), all
+    tensors from outside, and the numbers in optimisers (learning rates, step counters). Compiled
+    for, and compiled anew where they change: shapes and dtypes, what requires a gradient, `train()`
+    and `eval()`, the structure of models and optimisers, other arguments, globals and variables
+    around the function, and what Python was told of a number (`if lr > 0`). NumPy arrays from
+    outside are constants.
 
-    Python that asks for the numbers of a tensor (`if loss < 1`, `float(loss)`) raises `TraceError` at
-    that line; choose with `cr.where` or `cr.cond`. What Python does beside (print, append to a list)
-    is done once, while tracing.
+    Python that asks for the numbers of a tensor (`if loss < 1`, `float(loss)`) raises `TraceError`
+    at that line; choose with `cr.where` or `cr.cond`. What Python does beside (print, append to a
+    list) is done once, while tracing.
 
     Arguments:
         function: a function, a method or a module. Without one, a decorator.
         static_argnums, static_argnames: positions and names of arguments that are no inputs; the
             function is compiled for their values.
-        backend: "native", "numpy" (the graph, operation by operation), or "auto": native.
+        backend: "native"; "numpy", the graph operation by operation; or "auto": native. Where LLVM
+            is missing or fails, programs run in NumPy too, with one warning.
         limit: how many versions are compiled; calls that fit none of them run eagerly then, after
             one warning.
 

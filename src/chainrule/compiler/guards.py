@@ -27,7 +27,7 @@ _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType)
 _MISSING: Any = object()
 PLAIN = (*_SIMPLE, tuple)
-"""Attributes of a module of these types are its settings: a program is compiled for what they are."""
+"""Attributes of a module of these types are its settings: a program is compiled for them."""
 LARGEST = 256  # entries of a container or attributes of an object that are looked at
 
 
@@ -101,8 +101,8 @@ class Object:
     def reason(self) -> str:
         """What changed, in words."""
         return (
-            f"the structure of a {type(self.object).__name__} changed: train() or eval(), a part, a "
-            "hook, a setting"
+            f"the structure of a {type(self.object).__name__} changed: train() or eval(), a part, "
+            "a hook, a setting"
         )
 
 
@@ -233,9 +233,9 @@ class Names:
     def _look_into(self, label: str, value: Any) -> None:
         if isinstance(value, Value):
             self.tensors.add(id(value))
-        if isinstance(value, _OPAQUE) or isinstance(value, _SIMPLE) or isinstance(value, Value):
+        elif isinstance(value, (*_OPAQUE, *_SIMPLE)):
             return
-        if isinstance(value, types.MethodType):
+        elif isinstance(value, types.MethodType):
             owner, called = value.__self__, underlying(value)
             self._look_into(label, owner)
             if called is not None and not _is_library(called.__module__):
@@ -255,7 +255,7 @@ class Names:
                 for part in value.values() if type(value) is dict else value:
                     self._look_into(label, part)
         else:
-            call = getattr(type(value), "__call__", None)
+            call = vars(type(value)).get("__call__")
             if isinstance(call, types.FunctionType) and not _is_library(call.__module__):
                 self._read(call, value)
 
@@ -272,7 +272,7 @@ _LIBRARIES = frozenset({"chainrule", "numpy", "scipy", *sys.stdlib_module_names}
 
 
 def warn_of_assignments(function: Any) -> None:
-    """Warn of assignments to globals and to variables outside: they are made once, not each call."""
+    """Warn of assignments to globals and to variables outside: they are made once."""
     plain = underlying(function)
     if plain is None:
         return
@@ -285,10 +285,10 @@ def warn_of_assignments(function: Any) -> None:
             )
             if instruction.opname == "STORE_GLOBAL" or outer:
                 warnings.warn_explicit(
-                    f"{plain.__qualname__} assigns to {instruction.argval!r}, a variable outside of "
-                    "it. In a compiled function that is done once, while it is compiled, and not "
-                    "at each call. Return the value instead, or keep it in a tensor and assign to "
-                    "that: with cr.no_grad(): kept.copy_(value).",
+                    f"{plain.__qualname__} assigns to {instruction.argval!r}, a variable outside "
+                    "of it. In a compiled function that is done once, while it is compiled, and "
+                    "not at each call. Return the value instead, or keep it in a tensor and assign "
+                    "to that: with cr.no_grad(): kept.copy_(value).",
                     ChainruleWarning, code.co_filename, line, registry={},
                 )  # fmt: skip
                 return

@@ -242,7 +242,7 @@ class Native:
 
     def _call_with(self, arrays: Sequence[Array]) -> None:
         bound = self._bound
-        outputs = [(place[0], array) for place, array in zip(self._places, self._results)]
+        outputs = [(p[0], a) for p, a in zip(self._places, self._results, strict=True)]
         lent = [*zip(self._slots, arrays, strict=True), *[x for x in outputs if x[1] is not None]]
         for slot, array in lent:
             bound[slot] = array

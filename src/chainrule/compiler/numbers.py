@@ -2,10 +2,10 @@
 
 Learning rates, momenta and step counters are Python numbers in an optimiser's dictionaries, and may
 be other numbers at the next call. While a function is traced, reading one gives a `Number`: it
-remembers its source, and arithmetic on it is written down as steps of a small program that is run by
-Python, with Python's own arithmetic, before each call. Where a number meets a tensor it becomes an
-input of the graph. Where Python has to know it (an `if`, a shape), it is told the number of now, and
-the program holds for as long as the answer stays the same: that is a guard.
+remembers its source, and arithmetic on it is written down as steps of a small program that is run
+by Python, with Python's own arithmetic, before each call. Where a number meets a tensor it becomes
+an input of the graph. Where Python has to know it (an `if`, a shape), it is told the number of now,
+and the program holds for as long as the answer stays the same: that is a guard.
 """
 
 from __future__ import annotations
@@ -169,9 +169,7 @@ def wrapped(tracer: Any, position: int) -> Any:
 
 def _result(tracer: Any, function: Callable[..., Any], *operands: Any) -> Any:
     table: Table = tracer.numbers
-    positions = tuple(
-        x._position if isinstance(x, Number) else table.constant(x) for x in operands
-    )
+    positions = tuple(x._position if isinstance(x, Number) else table.constant(x) for x in operands)
     return wrapped(tracer, table.step(function, positions))
 
 
@@ -269,8 +267,8 @@ class NumberProgram:
 class NumberDict(dict[Any, Any]):
     """A dictionary whose numbers are inputs of compiled functions, never constants of them.
 
-    An optimiser keeps its hyperparameters and its state in such. Other values in it (tensors, flags,
-    names) belong to its structure: changing one counts `graph.structure.epoch` up.
+    An optimiser keeps its hyperparameters and its state in such. Other values in it (tensors,
+    flags, names) belong to its structure: changing one counts `graph.structure.epoch` up.
     """
 
     __slots__ = ("made_by",)
@@ -361,7 +359,7 @@ def _read_item(self: NumberDict, key: Any) -> Any:
 
 
 def _get(self: NumberDict, key: Any, default: Any = None) -> Any:
-    return self[key] if key in self else default
+    return self[key] if key in self else default  # noqa: SIM401
 
 
 # Put in place of dict's own while a function is traced: reading stays as fast as a dict's.
@@ -408,6 +406,6 @@ def is_symbolic(value: Any) -> bool:
 
 
 __all__ = [
-    "Number", "NumberDict", "NumberProgram", "Source", "StateDict", "Table", "is_symbolic", "reading_methods",
-    "wrapped",
+    "Number", "NumberDict", "NumberProgram", "Source", "StateDict", "Table", "is_symbolic",
+    "reading_methods", "wrapped",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """What becomes of the outputs of a program: results, state, gradients, entries of dictionaries.
 
 While a function was traced it returned something and assigned to tensors, to gradients and to
-entries of optimisers' dictionaries. Here each of these becomes an output of the graph, and a note of
-where a call has to put it.
+entries of optimisers' dictionaries. Here each of these becomes an output of the graph, and a note
+of where a call has to put it.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Results:
         if isinstance(books.node, Node):
             raise TraceError(
                 "a tensor from outside the compiled function was assigned a value that carries "
-                "the graph of its gradients into the next call. Assign x.detach(), or assign inside "
-                "`with cr.no_grad():`; or return the value and pass it in as an argument."
+                "the graph of its gradients into the next call. Assign x.detach(), or assign "
+                "inside `with cr.no_grad():`; or return the value and pass it in as an argument."
             )
         return books.changed
 

@@ -1,8 +1,8 @@
 """What a compiled function is called with and returns: nested structures and their leaves.
 
 Tensors, NumPy arrays and Python's ints and floats are leaves; tuples, lists, dictionaries, named
-tuples and dataclasses are structure; everything else is a constant, by its value if it can be hashed
-and by its identity if not.
+tuples and dataclasses are structure; everything else is a constant, by its value if it can be
+hashed and by its identity if not.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def constant_key(value: Any) -> Any:
 
 
 def take_apart(tree: Any, leaves: list[Any]) -> tuple[Any, Build]:
-    """Append the leaves of a tree; returns a key of the rest, and what builds it of other leaves."""
+    """Append the leaves of a tree; returns a key of the rest, and what builds it of others."""
     kind = type(tree)
     if kind is int or isinstance(tree, float):  # NumPy's float64 is one of Python's
         leaves.append(tree if kind is int else float(tree))
@@ -133,7 +133,7 @@ def _label(path: str, tree: Any, found: list[str]) -> None:
     if isinstance(tree, LEAVES) or type(tree) is int or isinstance(tree, float):
         found.append(path)
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        for name, item in zip(tree._fields, tree, strict=True):
+        for name, item in tree._asdict().items():  # type: ignore[attr-defined]
             _label(f"{path}.{name}", item, found)
     elif type(tree) in (tuple, list):
         for i, item in enumerate(tree):

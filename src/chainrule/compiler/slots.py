@@ -1,9 +1,9 @@
 """Seeing every access to a tensor while a function is traced, at no cost while none is.
 
 A tensor is a few slots (see `graph.Value`), and everything that chainrule does with it goes through
-them. While at least one thread traces, properties stand in their place: in a thread that traces they
-ask its tracer, in all others they do what the slots do. So no read of a tensor from outside and no
-assignment to one can pass a tracer by, whoever does it and wherever it is written.
+them. While at least one thread traces, properties stand in their place: in a thread that traces
+they ask its tracer, in all others they do what the slots do. So no read of a tensor from outside
+and no assignment to one can pass a tracer by, whoever does it and wherever it is written.
 """
 
 from __future__ import annotations

@@ -198,13 +198,12 @@ class Version:
         tensors, bindings, stamps = self._tensors, self._bindings, self._stamps
         for n in self._moving:
             self._settle(n, self._finders[n](leaves))
-        n = 0
-        for tensor, books, stamp, node in zip(tensors, bindings, stamps, self._nodes, strict=True):
+        rows = zip(tensors, bindings, stamps, self._nodes, strict=True)
+        for n, (tensor, books, stamp, node) in enumerate(rows):
             if (
                 tensor._array is not books.array or books.stamp != stamp or tensor._node is not node
             ) and not self._look_again(n):
                 return False
-            n += 1
         for find, had in self._had_grads:
             if (find(leaves)._grad is not None) != had:
                 return False

@@ -1,13 +1,13 @@
 """Tracing: a function is called once, with tensors that have no numbers, and written down.
 
 Nothing is computed. `graph.apply` hands every application to the thread's `Tracer`, which writes it
-into a graph if it depends on something that is not known yet, and lets it be computed at once if all
-that it depends on was made in the trace from what is known (masks, ranges, zeros).
+into a graph if it depends on something that is not known yet, and lets it be computed at once if
+all that it depends on was made in the trace from what is known (masks, ranges, zeros).
 
 What is not known: the arguments, and every tensor that was there before the trace. The tracer sees
 each access to a tensor (`compiler.slots`). A tensor from outside becomes an input of the graph when
-it is first read; what is assigned to it stays in the tracer's own books (`Outside`) until the trace is
-over and the program has run. A trace that fails has therefore changed nothing.
+it is first read; what is assigned to it stays in the tracer's own books (`Outside`) until the trace
+is over and the program has run. A trace that fails has therefore changed nothing.
 """
 
 from __future__ import annotations
@@ -20,73 +20,11 @@ from chainrule.compiler import ir
 from chainrule.compiler.guards import PLAIN, Object
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
 from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
+from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make, structure
 
 ABSENT: Any = object()
-
-
-class Traced:
-    """In the place of an array whose numbers are not known: a shape, a dtype, a value of a graph."""
-
-    __slots__ = ("__weakref__", "dtype", "line", "shape", "tracer", "value")
-
-    def __init__(self, tracer: Tracer, value: ir.Value, line: str | None):
-        self.shape = value.shape
-        self.dtype = value.dtype
-        self.value = value
-        self.tracer = tracer
-        self.line = line
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return self.value.size
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__array") and not self.tracer.active:
-            self._refuse()
-        if name in ("__array_interface__", "__array_struct__", "__array_priority__", "__dlpack__"):
-            raise AttributeError(name)
-        self._refuse()
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        here = users_line()
-        made = f" (made at {self.line})" if self.line not in (None, here) else ""
-        if self.tracer.active:
-            error = TraceError(
-                f"Python asks for the numbers of a tensor{made} while the function that computes "
-                "it is being compiled, when only its shape and dtype are known: if, while, bool(), "
-                "float(), int(), item(), numpy() and printing a number need a value. Choose "
-                "between tensors with cr.where or cr.cond, return what you want to look at, or run "
-                "eagerly: without cr.compile, or with CHAINRULE_COMPILE=0."
-            )
-        else:
-            error = TraceError(
-                f"this tensor{made} was kept by a compiled function in a place outside of it, such "
-                "as a global, a list or an attribute; it has no numbers, because such assignments "
-                "are made once, while the function is compiled, and not at each call. Return the "
-                "tensor from the function, or assign to a tensor that exists before the call: "
-                "with cr.no_grad(): kept.copy_(value)."
-            )
-        error.line = here
-        raise error
-
-    def __repr__(self) -> str:
-        return f"<{self.dtype.name}{list(self.shape)}, traced>"
-
-
-for _name in (
-    "__array__", "__array_ufunc__", "__array_function__", "__bool__", "__complex__",
-    "__contains__", "__float__", "__getitem__", "__index__", "__int__", "__iter__", "__len__",
-    "__setitem__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__matmul__",
-    "__truediv__", "__rtruediv__", "__neg__", "__lt__", "__le__", "__gt__", "__ge__", "__and__",
-    "__or__", "__invert__",
-):  # fmt: skip
-    setattr(Traced, _name, Traced._refuse)
 
 
 class Outside:
@@ -155,7 +93,7 @@ class Tracer:
         self.written: dict[tuple[int, Any], tuple[NumberDict, Any, Any]] = {}
         self.items: dict[int, tuple[NumberDict, dict[Any, Any]]] = {}
         self.hoisted: dict[tuple[int, Any], tuple[NumberDict, Any, Any]] = {}
-        self.touched: dict[int, tuple[Any, Any]] = {}
+        self.touched: dict[int, Object] = {}
         self.homes: dict[int, tuple[Any, Any]] = {}
         self.checks: list[ir.Value] = []
         self.probes: list[tuple[ir.Value, Any]] = []

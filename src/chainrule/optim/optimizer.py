@@ -65,7 +65,7 @@ class Optimizer:
     def __init__(self, params: Parameters, defaults: dict[str, Any], **hints: Any):
         self._check_hints(hints)
         self.defaults = {name: plain(value) for name, value in defaults.items()}
-        self.state: dict[Any, dict[str, Any]] = StateDict()
+        self.state: Mapping[Any, dict[str, Any]] = StateDict()
         self.param_groups: list[Group] = []
         self._backwards = state.backwards
         self._warned = False
@@ -229,7 +229,7 @@ class Optimizer:
         params: dict[Any, Tensor] = {}
         for new, old in zip(saved, self.param_groups, strict=True):
             params.update(zip(new["params"], old["params"], strict=True))
-        states: dict[Any, dict[str, Any]] = StateDict()
+        states = StateDict()
         for index, remembered in state_dict["state"].items():
             if index not in params:
                 raise CheckpointError(f"the state has an entry for parameter {index}, in no group.")

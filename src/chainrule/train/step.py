@@ -6,8 +6,8 @@
 | with callbacks that look at gradients in Python | the same | a program, Python, a program |
 | LBFGS | the same | eagerly: it chooses its next evaluation by the numbers of the last |
 
-A program looks for NaN and infinity before it writes anything over. Eagerly, and between two programs,
-the model's values before the step are kept and put back.
+A program looks for NaN and infinity before it writes anything over. Eagerly, and between two
+programs, the model's values before the step are kept and put back.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Step:
 
         return update
 
-    def _make_whole(self) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    def _make_whole(self) -> Callable[..., tuple[Any, Any]]:
         forward_backward, trainer = self._make_forward_backward(), self.trainer
         model, optimizer, callbacks = self.model, self.optimizer, self.callbacks
 

@@ -144,9 +144,9 @@ class _BadLabel:
         at = _first(bad)
         ignored = "" if self.ignore_index in (None, -100) else f", nor {self.ignore_index}"
         return IndexingError(
-            f"{self.name} got label {values[at]} at {place(at)} of the targets, which is not one of "
-            f"the {self.classes} classes 0 to {self.classes - 1}{ignored}. Check the labels, or the "
-            "number of outputs of the last layer."
+            f"{self.name} got label {values[at]} at {place(at)} of the targets, which is not one "
+            f"of the {self.classes} classes 0 to {self.classes - 1}{ignored}. Check the labels, or "
+            "the number of outputs of the last layer."
         )
 
 
