@@ -73,6 +73,7 @@ class Emitter:
         self.f, self.buffers, self.expressions = f, buffers, expressions
         self.lane, self.merged = lane, merged or {}
         self.lanes = 1
+        self.along, self.step = lane, 1  # each instance is `step` further along this variable
         self.instance = 0
         self.masks: dict[int, Reg] = {}  # by instance; lanes that are none of the problem's
         self.levels = [Level([], "")]
@@ -112,12 +113,20 @@ class Emitter:
             yield
 
     @contextlib.contextmanager
-    def wide(self, lanes: int, masks: Mapping[int, Reg] | None = None) -> Iterator[None]:
-        """Let the lane variable run over so many lanes."""
-        before = self.lanes, self.masks, self.instance
+    def wide(
+        self, lanes: int, masks: Mapping[int, Reg] | None = None, along: Var | None = None
+    ) -> Iterator[None]:
+        """Let the lane variable run over so many lanes.
+
+        Arguments:
+            along: the variable that grows by 1 from instance to instance; None for the lane
+                variable, which grows by the number of lanes.
+        """
+        before = self.lanes, self.masks, self.instance, self.along, self.step
         self.lanes, self.masks, self.instance = lanes, dict(masks or {}), 0
+        self.along, self.step = (self.lane, lanes) if along is None else (along, 1)
         yield
-        self.lanes, self.masks, self.instance = before
+        self.lanes, self.masks, self.instance, self.along, self.step = before
 
     def _preheader(self) -> Level:
         f = self.f
@@ -186,14 +195,20 @@ class Emitter:
         """Whether what depends on these is a vector here."""
         return self.lanes > 1 and any(v is self.lane for v in self._now(depends))
 
-    def _on_lane(self, depends: frozenset[Var]) -> bool:
-        return any(v is self.lane for v in self._now(depends))
+    def _moves(self, depends: frozenset[Var]) -> bool:
+        """Whether what depends on these differs between instances."""
+        return any(v is self.along for v in self._now(depends))
+
+    def _ahead(self, form: Form) -> int:
+        """How much further than the first the form is in this instance."""
+        steps = sum(c for v, c in form.terms if type(v) is Var and self._moves(v.roots()))
+        return steps * self.step * self.instance
 
     def memoised(self, key: Any, depends: frozenset[Var], write: Any) -> Reg:
         """What `write()` gives, written once at the level where it belongs."""
         level = self._level(depends)
         memo = self.levels[level].memo
-        full = (key, self.instance if self._on_lane(depends) else 0)
+        full = (key, self.instance if self._moves(depends) else 0)
         reg = memo.get(full)
         if reg is None:
             with self._at(level):
@@ -223,7 +238,7 @@ class Emitter:
     def bind(self, node: Node, reg: Reg) -> None:
         """Let a node be what a register holds, at this level."""
         level = self._level(node.depends)
-        instance = self.instance if self._on_lane(node.depends) else 0
+        instance = self.instance if self._moves(node.depends) else 0
         self.levels[level].memo[node, instance] = reg
 
     def _write(self, node: Node) -> Reg:
@@ -304,7 +319,7 @@ class Emitter:
         """A form as i64, at the first lane."""
 
         def write() -> Reg:
-            total = i64(form.const)
+            total = i64(form.const + self._ahead(form))
             for var, c in self._terms(form):
                 total = self.f.add(self.f.mul(self.var(var), c), total)
             return total
@@ -317,7 +332,6 @@ class Emitter:
         def write() -> Reg:
             f, type = self.f, vector(self.int, self.lanes)
             steps, atoms, rest = self._split(form)
-            rest = rest.shift(steps * self.lanes * self.instance)
             first = self.number(rest)
             if self.int == "i32":
                 first = (
@@ -407,6 +421,9 @@ class Emitter:
     def address(self, key: Any, base: Reg, form: Form, type: str) -> Reg:
         """The address of the element at a form's place, put together level by level."""
         parts: dict[int, list[tuple[Var, int]]] = {}
+        plain = not any(
+            isinstance(v, Quotient | Datum) and self._moves(v.roots()) for v, _ in form.terms
+        )
         for var, c in self._terms(form):
             parts.setdefault(self._level(var.roots()), []).append((var, c))
         reg, taken = base, []
@@ -418,12 +435,13 @@ class Emitter:
             def write(reg: Reg = reg, terms: Any = tuple(terms)) -> Reg:
                 return self._step(reg, self.number(Form(0, terms)), type)
 
-            # The instance is a constant and comes last.
-            instance, self.instance = self.instance, 0
+            if plain:  # the instance is a constant, and comes last
+                instance, self.instance = self.instance, 0
+            else:
+                instance = self.instance
             reg = self.memoised(("address", key, tuple(taken)), depends, write)
             self.instance = instance
-        steps = sum(c for v, c in self._terms(form) if type_is_lane(self, v))
-        return self._step(reg, i64(form.const + self.instance * self.lanes * steps), type)
+        return self._step(reg, i64(form.const + (self._ahead(form) if plain else 0)), type)
 
     def _step(self, base: Reg, index: Reg, type: str) -> Reg:
         if index.literal == 0:
@@ -439,11 +457,11 @@ class Emitter:
             at = self.address(value, base, form, type)
             if guard:
                 at = self.f.select(self.condition(guard, False), at, base)
-            return self._from_memory(self.f.load(at, type), value)
+            return self.from_memory(self.f.load(at, type), value)
         steps, atoms, rest = self._split(form)
         at = self.address(value, base, rest, type)
         mask = self._mask(guard)
-        return self._from_memory(self._lanes(at, type, steps, atoms, mask), value)
+        return self.from_memory(self._lanes(at, type, steps, atoms, mask), value)
 
     def _lanes(
         self, at: Reg, type: str, steps: int, atoms: list[tuple[Var, int]], mask: Reg | None
@@ -486,7 +504,7 @@ class Emitter:
         inside = self.condition(guard, True)
         return inside if mask is None else self.f.op("and", mask, inside)
 
-    def _from_memory(self, reg: Reg, value: Value) -> Reg:
+    def from_memory(self, reg: Reg, value: Value) -> Reg:
         if value.dtype.kind != "b":
             return reg
         return self.f.icmp("ne", reg, self.f.zero(reg.type))
@@ -538,8 +556,3 @@ class Emitter:
         base = self.memoised(("scratch", kept.offset), frozenset(), head)
         form = kept.form.shift(self.instance * kept.distance)
         return self.address(("scratch", kept.offset), base, form, kept.type)
-
-
-def type_is_lane(emitter: Emitter, var: Var) -> bool:
-    """Whether a form's variable is the one that runs over lanes."""
-    return type(var) is Var and emitter.is_wide(var.roots())

@@ -16,6 +16,7 @@ from chainrule.compiler.native.index import Var
 from chainrule.compiler.native.loops_order import Order
 from chainrule.compiler.native.loops_pass import Pass, RowPlan
 from chainrule.compiler.native.loops_plan import Nest
+from chainrule.compiler.native.loops_tile import Tiles
 from chainrule.compiler.native.text import Function, Int, Reg, i64
 
 
@@ -30,6 +31,7 @@ class NestWriter:
     def __init__(self, emitter: Emitter, nest: Nest, order: Order, units: int, scratch: int):
         self.em, self.f, self.nest, self.order = emitter, emitter.f, nest, order
         self.units = units
+        self.tile: Var | None = None  # counts tiles of transposed values
         self.plan = RowPlan(nest, order, self.f.target, scratch)
 
     # --- units ------------------------------------------------------------------------------------
@@ -43,11 +45,13 @@ class NestWriter:
         """
         order, em, f = self.order, self.em, self.f
         rows = [v for v in order.rows if v is not order.lane]
+        if order.cross is not None:
+            rows[-1] = self.tile = Var(-(-order.cross.extent // order.lanes))
         total = product(v.extent for v in rows)
         length = order.lane.extent if order.lane_in_rows and order.lane else 1
         step = order.lanes * self.plan.instances
         block, blocks = length, 1
-        if total < self.units and length > step:
+        if total < self.units and length > step and order.cross is None:
             block = -(-length * total // (self.units * step)) * step
             blocks = -(-length // block)
         quota = total * blocks // self.units
@@ -87,10 +91,25 @@ class NestWriter:
         if loops:
             with self.em.loop(loops[0], 0, loops[0].extent):
                 self._middle(loops[1:], start, stop)
+        elif self.tile is not None:
+            self._tiles(self.tile)
         elif self.order.lane_in_rows:
             self._lanes(start, stop)
         else:
             self._row([0])
+
+    def _tiles(self, tile: Var) -> None:
+        """The rows of one tile, or those of the last one, which is not whole, one by one."""
+        em, f, order = self.em, self.f, self.order
+        assert order.cross is not None and order.lane is not None
+        lanes, rows = order.lanes, order.cross.extent
+        whole = rows // lanes * lanes
+        first = f.mul(em.var(tile), lanes)
+        with em.loop(order.cross, first, f.smin(f.add(first, lanes), whole), lanes):
+            Tiles(em, order, self._store_rows).write()
+        if whole < rows:
+            with em.loop(order.cross, f.smax(first, whole), f.smin(f.add(first, lanes), rows)):
+                self._lanes(0, order.lane.extent)
 
     def _lanes(self, start: Int, stop: Int) -> None:
         """The rows that lanes run across, `instances` vectors at a time."""

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.compiler.native.index import Form, Var
+from chainrule.compiler.ir import Value
+from chainrule.compiler.native.expressions import Node
+from chainrule.compiler.native.index import Form, Index, Var
 from chainrule.compiler.native.kernel import Buffers
 from chainrule.compiler.native.loops_plan import Nest
 from chainrule.compiler.native.target import Target
@@ -24,6 +26,9 @@ class Order:
         merged: see `emitter.Emitter`.
         lane: the variable that runs over lanes; None if there is none.
         lanes: how many.
+        cross: a row variable along which values lie that are read across lanes, if any: tiles of
+            `lanes` by `lanes` elements are transposed in registers.
+        turned: the loads that are.
     """
 
     rows: list[Var]
@@ -31,6 +36,8 @@ class Order:
     merged: dict[Var, Var | None]
     lane: Var | None
     lanes: int
+    cross: Var | None = None
+    turned: tuple[Node, ...] = ()
 
     @property
     def lane_in_rows(self) -> bool:
@@ -56,33 +63,58 @@ def arrange(nest: Nest, buffers: Buffers, target: Target) -> Order:
     lane = _lane(nest, accesses, lanes)
     rank = _rank(accesses)
     rows, inner = sorted(nest.rows, key=rank), sorted(nest.inner, key=rank)
-    for group in (rows, inner):
-        if lane in group:
-            group.append(group.pop(group.index(lane)))
+    cross, turned = _crossing(nest, buffers, lane, lanes)
+    for var in (cross, lane):
+        for group in (rows, inner):
+            if var in group:
+                group.append(group.pop(group.index(var)))
     forms = [a.form for a in accesses] + _other_forms(nest)
     merged: dict[Var, Var | None] = {}
     if nest.block is not None:  # runs along no buffer
         rows.insert(0, rows.pop(rows.index(nest.block)))
     rows, inner = (_merge(group, forms, merged, nest.block) for group in (rows, inner))
-    lane = None if lane is None else merged.get(lane, lane)
-    return Order(rows, inner, merged, lane, lanes if lane is not None else 1)
+    lane, cross = (None if v is None else merged.get(v, v) for v in (lane, cross))
+    if cross is None or len(rows) < 2 or rows[-2] is not cross:
+        cross, turned = None, ()
+    return Order(rows, inner, merged, lane, lanes if lane is not None else 1, cross, turned)
+
+
+def _crossing(
+    nest: Nest, buffers: Buffers, lane: Var | None, lanes: int
+) -> tuple[Var | None, tuple[Node, ...]]:
+    """The variable along which loads lie that lanes run across, and those loads."""
+    if lane is None or nest.stages or lane.extent < lanes // 2:
+        return None, ()
+    found: dict[Var, list[Node]] = {}
+    for node in nest.nodes():
+        if node.kind != "load" or node.data[2]:
+            continue
+        form = _offset(buffers, *node.data[:2])
+        if abs(form.coefficient(lane)) < 2 or any(type(v) is not Var for v, _ in form.terms):
+            continue
+        for var, c in form.terms:
+            if c == 1 and var.extent >= lanes:
+                found.setdefault(var, []).append(node)
+    best = max(found, key=lambda v: len(found[v]), default=None)
+    return best, tuple(found[best]) if best is not None else ()
+
+
+def _offset(buffers: Buffers, value: Value, index: Index) -> Form:
+    total = Form(0)
+    for form, step in zip(index, buffers[value].strides, strict=True):
+        total = total + form.scale(step)
+    return total
 
 
 def _accesses(nest: Nest, buffers: Buffers) -> list[Access]:
     """What is read and written, the largest first, stores before loads."""
 
-    def offset(value: Any, index: Any) -> Form:
-        total = Form(0)
-        for form, step in zip(index, buffers[value].strides, strict=True):
-            total = total + form.scale(step)
-        return total
-
-    found = [Access(offset(z, index), 2, z.size) for z, index, _ in nest.outputs]
+    found = [Access(_offset(buffers, z, index), 2, z.size) for z, index, _ in nest.outputs]
     for node in nest.nodes():
         if node.kind == "load":
             value, index, _ = node.data
             reach = Spec(tuple(v.extent for v in node.depends), value.dtype).size
-            found.append(Access(offset(value, index), 1, reach))
+            found.append(Access(_offset(buffers, value, index), 1, reach))
     return sorted(found, key=lambda a: (-a.size, -a.weight))
 
 
