@@ -148,10 +148,14 @@ def channels_last(shape: Shape) -> tuple[int, ...]:
 
 def preferred_layout(op: Op) -> dict[Value, tuple[int, ...]]:
     """The strides under which a convolution or a sliding window is fastest, for its values that are
-    images. Any others are right as well; what a weight or its gradient lies like hardly matters."""
-    roles = IMAGES.get(op.name, ())
-    values = (*op.inputs, *op.outputs)
-    return {v: channels_last(v.shape) for v, image in zip(values, roles, strict=False) if image}
+    images of more than FEW channels: fewer would leave vectors half empty. Any others are right as
+    well; what a weight or its gradient lies like hardly matters."""
+    values, roles = (*op.inputs, *op.outputs), IMAGES.get(op.name, ())
+    images = [v for v, image in zip(values, roles, strict=False) if image]
+    return {v: channels_last(v.shape) for v in images if v.shape[1] > FEW}
+
+
+FEW = 7
 
 
 IMAGES = {

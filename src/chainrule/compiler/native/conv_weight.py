@@ -157,8 +157,32 @@ class _Emitter:
             count = k.lines[0].count
             with f.loop(0, count, self._block(wide), hint="block") as block:
                 rows = block.index, f.smin(f.add(block.index, self._block(wide)), count)
+                ahead = self._ahead(f, source, grads, rows[1], wide)
                 for vectors in self._vectors(wide):
-                    self._tiles(f, source, grads, into, rows, *vectors)
+                    self._tiles(f, source, grads, into, rows, *vectors, ahead)
+
+    def _ahead(self, f: Function, x: Image, y: Image, row: Reg, wide: int) -> list[tuple[Reg, int]]:
+        """What the next block will read, where that is one run of memory: (address, bytes). With
+        more taps there is so much to do for each number that it arrives in time by itself."""
+        k, result = self.k, []
+        if math.prod(k.kernel) > 1 or any(line.step > 1 for line in k.lines):
+            return result
+        for image, lying in ((x, self.x), (y, self.y)):
+            if image.spatial == lying.strides[2:] and lying.strides[1] == 1:
+                nbytes = self._block(wide) * image.spatial[0] * k.x.dtype.itemsize
+                at = move(f, image.pointer, f.mul(row, image.spatial[0]), self.type)
+                result.append((at, nbytes))
+        return result
+
+    def _prefetch(self, f: Function, ahead: list[tuple[Reg, int]], part: int, parts: int) -> None:
+        """Ask for a part of the next block while this one is computed."""
+        for at, nbytes in ahead:
+            lines = -(-nbytes // 64)
+            first, last = lines * part // parts, lines * (part + 1) // parts
+            with f.loop(first, last, hint="ahead") as line:
+                address = move(f, at, f.mul(line.index, 64), "i8")
+                f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+                f.do(f"call void @llvm.prefetch.p0({address}, i32 0, i32 2, i32 1)")
 
     def _block(self, wide: int) -> int:
         """How many places of the first spatial axis are taken at once: with all their channels they
@@ -213,7 +237,7 @@ class _Emitter:
 
     def _tiles(
         self, f: Function, x: Image, y: Image, into: Reg, rows: tuple[Reg, Reg], channel: int,
-        vectors: int,
+        vectors: int, ahead: list[tuple[Reg, int]],
     ) -> None:  # fmt: skip
         """Add some places of the first spatial axis to all tiles of some output channels."""
         k = self.k
@@ -222,7 +246,10 @@ class _Emitter:
         y_at = move(f, y.pointer, channel, self.type)
         into = move(f, into, channel, self.type)
         first, *others = k.lines
-        for start, offsets, at, tap in self._tile_rows(x, most):
+        tiled = self._tile_rows(x, most)
+        number, blocks = channel // (vectors * self.lanes), len(self._vectors(k.outside))
+        for n, (start, offsets, at, tap) in enumerate(tiled):
+            self._prefetch(f, ahead, number * len(tiled) + n, blocks * len(tiled))
             function = self._tile(offsets, vectors, x, y)
             lo, hi = rows
             spans = [(0, line.count) for line in others]
