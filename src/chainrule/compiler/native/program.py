@@ -64,6 +64,8 @@ LARGE = 4 << 20  # from here on memory is aligned so that large pages can serve 
 
 SHORT = 1e6
 """Nanoseconds: what takes less keeps Python's lock, or another thread could take it for 5 ms."""
+TRIALS = 8
+"""How many runs tell whether a segment is short."""
 LONG = 2e8
 """Nanoseconds: what takes longer can be broken off between two phases."""
 SLICE = 50_000_000
@@ -92,20 +94,26 @@ address_of = _read_address if _read_address(_sample) == _sample.ctypes.data else
 
 
 class Segment:
-    """Phases between two host calls: a job, whether it writes state, whether it is short."""
+    """Phases between two host calls, as a job.
+
+    Attributes:
+        commits: whether it writes state.
+        short: whether it keeps Python's lock: by its estimated cost, then by its first runs.
+        settled: whether it is short for certain.
+    """
 
     def __init__(self, job: Job, commits: bool):
         self.job, self.commits = job, commits
-        self.short = job.cost < SHORT
-        self._least, self._trials = float("inf"), 8
+        self.short, self.settled = job.cost < SHORT, False
+        self._least, self._trials = float("inf"), TRIALS
 
     def took(self, seconds: float) -> None:
-        """Learn from the first runs: what is short keeps Python's lock."""
+        """Learn from a run."""
         if self._trials:
             self._trials -= 1
             self._least = min(self._least, seconds)
             if not self._trials:
-                self.short = self._least * 1e9 < SHORT
+                self.short = self.settled = self._least * 1e9 < SHORT
 
 
 def _host_commits(steps: Sequence[Phase | HostCall]) -> bool:
@@ -177,7 +185,12 @@ class Program:
             `Tables.status`.
 
     One program runs once at a time: a second thread waits for the first to be done.
+
+    Attributes:
+        plan: what it was made from, if it was made in this process.
     """
+
+    plan: Any = None
 
     def __init__(
         self,
@@ -361,8 +374,12 @@ class Program:
         for part in self._parts:
             if not isinstance(part, Segment):
                 self._hosts[part](self)
-            elif part.short:
+            elif part.settled:
                 self._enter_keeping_lock(self._pool_address, part.job.address, 0)
+            elif part.short:
+                start = time.perf_counter()
+                self._enter_keeping_lock(self._pool_address, part.job.address, 0)
+                part.took(time.perf_counter() - start)
             else:
                 self._run_long(part)
             if self._status is not None and self._status[0]:
