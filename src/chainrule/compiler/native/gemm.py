@@ -58,6 +58,42 @@ def pack_panel(f: Function, p: Product, plan: Plan, panel: Reg, pointers: tuple[
             f.run(emit_pack(f.module, packing), source, to, f.add(p.depth, 0))
 
 
+def pack_rows(
+    f: Function,
+    p: Product,
+    plan: Plan,
+    panels: tuple[Reg, Reg],
+    rows: tuple[Int, Int, Int],
+    pointers: tuple[Reg, Reg],
+    room: int,
+) -> None:
+    """Write the packing of some panels of a B whose rows are contiguous, row by row.
+
+    Arguments:
+        panels: the first, and the one after the last.
+        rows: the first row, how many, and the row that is packed first (what lies at `to`).
+        pointers: the first elements of B, and of the first of these panels as they are packed.
+        room: elements between packed panels for each vector of their width.
+    """
+    lanes = lanes_in(f.target, p.type)
+    k, depth, origin = rows
+    source = f.at(pointers[0], f.mul(k, p.b[0]), p.type)
+    start = start_of(f, plan.across, panels[0])
+    for first, stop, wide, last in panels_of(p, plan.across, lanes):
+        lower = f.smax(panels[0], first)
+        upper = f.smax(f.smin(panels[1], stop), lower)
+        packing = Panel(p.type, *p.b, (wide - 1) * lanes + last, wide)
+        vectors = start_of(f, plan.across, lower)
+        inside = f.add(f.mul(f.sub(vectors, start), room), f.mul(f.sub(k, origin), wide * lanes))
+        f.run(
+            emit_pack_many(f.module, packing, wide * room),
+            f.at(source, f.mul(vectors, lanes), p.type),
+            f.at(pointers[1], inside, p.type),
+            f.add(depth, 0),
+            f.sub(upper, lower),
+        )
+
+
 class Gemm:
     """The functions that compute one product: `unit` writes a unit's loops into a kernel.
 
@@ -121,6 +157,8 @@ class Gemm:
     def _parts(self) -> tuple[int, int, int]:
         panel = copy = sums = 0
         if self.plan.pack == "unit":
+            panel = self.plan.block * self._unit_columns * self.size
+        if self.plan.pack == "panel":
             rows = math.ceil(self.plan.block / self.lanes) * self.lanes
             panel = rows * self.plan.across.size * self.lanes * self.size
         if self.plan.copy:
@@ -298,6 +336,9 @@ class _Run:
         a = f.at(self.a, f.mul(self.k, p.a[1]), p.type)
         if plan.copy:
             self._copy(a, depth)
+        if plan.pack == "unit":
+            rows, room = (k, depth, k), plan.block * gemm.lanes
+            pack_rows(f, p, plan, self.panels, rows, (self.b, self.panel), room)
         for number, stop, wide, last in panels_of(p, plan.across, gemm.lanes):
             lower = f.smax(self.panels[0], number)
             with f.loop(lower, f.smin(self.panels[1], stop)) as panel:
@@ -339,9 +380,12 @@ class _Run:
         if plan.pack == "ready":
             index = f.mul(vectors, panel_room(p, gemm.lanes))
             b = f.at(self.b, f.add(index, f.mul(self.k, wide * gemm.lanes)), p.type)
+        elif plan.pack == "unit":
+            index = f.mul(f.sub(column, self.column0), plan.block)
+            b = f.at(self.panel, index, p.type)
         else:
             b = f.at(self.b, f.add(f.mul(self.k, p.b[0]), f.mul(column, p.b[1])), p.type)
-        if plan.pack == "unit":
+        if plan.pack == "panel":
             there = (wide - 1) * gemm.lanes + last
             packing = Panel(p.type, *p.b, there, wide, p.depth % gemm.lanes == 0)
             name = emit_pack(gemm.module, packing)

@@ -16,7 +16,7 @@ from chainrule.compiler.native.target import Target
 from chainrule.compiler.native.text import Function, Int, Reg
 
 Pair = tuple[int, int]
-Packing = Literal["none", "unit", "ready"]
+Packing = Literal["none", "panel", "unit", "ready"]
 
 SMALL = 1 << 16
 """Numbers of C up to which the depth may be cut in parts."""
@@ -63,7 +63,9 @@ class Plan:
         down, across: the rows in tiles, and the vectors of a row in panels.
         grid: units down and across; each has an even share of the tiles and panels.
         block: the most of the depth that is done at a time.
-        pack: whether B is read where it lies, packed by each unit, or comes packed (`ready`).
+        pack: whether B is read where it lies (`none`), packed by each unit as it goes, one panel at
+            a time (`panel`) or all of them for a block of the depth (`unit`), or comes packed whole
+            (`ready`).
         copy: whether each unit copies its rows of A.
         parts, span: into how many parts the depth is cut, to be added up later, and their length.
     """
@@ -136,16 +138,31 @@ def plan(
         block = _depth_block(p.depth, size, across.size * lanes, lanes)
         grid = _grid(p, down, across, block, batch, ready is not None)
         result = Plan(down, across, grid, block, "ready" if ready else "none", False)
-    if ready is None and (p.b[1] != 1 or _strided_badly(p.b[0], size, result.tiles)):
-        result = replace(result, pack="unit")
+    if ready is None and p.b[1] != 1:
+        result = replace(result, pack="panel")
+    elif ready is None and _strided_badly(p.b[0], size, result.tiles):
+        result = _pack_rows(result, p, size, lanes)
     if result.panels >= 3 and p.depth >= 32 and _worth_copying(p, size):
         result = replace(result, copy=True)
     return result
 
 
+def _pack_rows(plan: Plan, p: Product, size: int, lanes: int) -> Plan:
+    """Pack B row by row: what a unit needs of a block of the depth must fit with its rows of A."""
+    if plan.panels == 1:
+        return replace(plan, pack="panel")
+    width = plan.panels * plan.across.size * lanes + plan.tiles * plan.down.size
+    most = max(lanes, caches.second() * 5 // 8 // (width * size))
+    block = _even_block(plan.span or p.depth, most, lanes)
+    return replace(plan, pack="unit", block=min(plan.block, block))
+
+
 def _depth_block(depth: int, size: int, width: int, lanes: int) -> int:
     """Blocks of even length whose panel of B takes at most a share of the second-level cache."""
-    most = max(lanes, caches.second() // 8 // (width * size))
+    return _even_block(depth, max(lanes, caches.second() // 8 // (width * size)), lanes)
+
+
+def _even_block(depth: int, most: int, lanes: int) -> int:
     if depth <= most * 3 // 2:
         return max(depth, 1)
     count = math.ceil(depth / most)
@@ -156,16 +173,22 @@ def _grid(p: Product, down: Cut, across: Cut, block: int, batch: int, ready: boo
     """Units down and across: enough to deal out, and so that A's rows fit the cache."""
     room = max(1, caches.second() // 2 // (block * itemsize(p.type) * down.size))
     rows, columns = _even(math.ceil(down.count / room)), 1
-    wanted = max(1, min(16, p.flops * batch // WORTH))
+    wanted = _wanted(p.flops * batch)
     while batch * rows * columns < wanted:
-        # Halving the columns costs nothing where each unit packs its own, halving rows otherwise.
-        if columns < across.count and (not ready or rows * 4 > down.count):
+        # Halving the columns costs nothing where each unit packs its own, halving rows otherwise;
+        # but what is packed should be used by some tiles, and A by some panels.
+        if columns < across.count and (not ready or rows * 8 > down.count):
             columns = min(2 * columns, across.count)
         elif rows < down.count:
             rows = min(2 * rows, down.count)
         else:
             break
     return min(rows, down.count), columns
+
+
+def _wanted(flops: int) -> int:
+    """How many units there should be; each packs something, so that fewer are better for each."""
+    return max(1, min(8, flops // WORTH), min(16, flops // (16 * WORTH)))
 
 
 def _even(count: int) -> int:
@@ -260,5 +283,5 @@ def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:
     high = 1
     while high * high < lanes and high < p.rows:
         high *= 2
-    wanted = max(1, min(16, p.flops * batch // WORTH) // batch)
+    wanted = max(1, _wanted(p.flops * batch) // batch)
     return DotPlan(high, lanes // high, (1, min(wanted, math.ceil(p.columns / lanes))))

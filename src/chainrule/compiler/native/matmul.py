@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import views
-from chainrule.compiler.native.gemm import Gemm, pack_panel, share
+from chainrule.compiler.native.gemm import Gemm, pack_panel, pack_rows, share
 from chainrule.compiler.native.gemm_dot import Dots
 from chainrule.compiler.native.gemm_finish import Finish
 from chainrule.compiler.native.gemm_layout import (
@@ -36,6 +36,7 @@ from chainrule.compiler.native.gemm_plan import (
     DotPlan,
     Plan,
     packed_size,
+    panel_room,
     parts_of,
     plan,
     plan_dots,
@@ -96,7 +97,7 @@ def lower(
 
 def _many_would_pack(plan: Plan) -> bool:
     """Whether each panel of B would be packed by three or more units."""
-    return plan.pack == "unit" and plan.grid[0] >= 3
+    return plan.pack in ("panel", "unit") and plan.grid[0] >= 3
 
 
 class MatmulKernel(Kernel):
@@ -222,7 +223,15 @@ class PackKernel(Kernel):
         self.output = Value(Spec((size,), self.op.output.dtype))
         self.reads, self.writes = leaves(ops, self.op.inputs[1:]), [self.output]
         self.looks = leaves(ops, self.op.inputs)
-        self.units = copies * self.plan.across.count
+        self.copies = copies
+        self._settle(at)
+
+    def _settle(self, at: Layout) -> None:
+        """Units are panels, or some rows of all panels where B's rows are contiguous."""
+        self.by_rows = at.product.b[1] == 1
+        rows = max(1, min(16, at.product.depth // 64))
+        self.pieces = rows if self.by_rows else self.plan.across.count
+        self.units = self.copies * self.pieces
 
     def packed(self, at: Layout) -> Operand:
         """B as it was packed: once where the batch axes repeat it."""
@@ -235,6 +244,7 @@ class PackKernel(Kernel):
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         at = find_layout(self.op, buffers, False, False)
+        self._settle(at)
         p = at.product
         to = self.packed(at)
         shape = tuple(n for n, step in zip(at.batch, to.batch, strict=True) if step)
@@ -243,13 +253,19 @@ class PackKernel(Kernel):
         source = f.at(buffers[at.b.base].pointer(f), at.b.offset, p.type)
         packed = buffers[self.output].pointer(f)
         with f.loop(f.arg("lo"), f.arg("hi")) as unit:
-            panel = f.urem(unit.index, self.plan.across.count)
-            index = batch_index(f, f.udiv(unit.index, self.plan.across.count), shape)
+            piece = f.urem(unit.index, self.pieces)
+            index = batch_index(f, f.udiv(unit.index, self.pieces), shape)
             pointers = (
                 f.at(source, dot(f, index, [b for b, _ in steps]), p.type),
                 f.at(packed, dot(f, index, [t for _, t in steps]), p.type),
             )
-            pack_panel(f, p, self.plan, panel, pointers)
+            if self.by_rows:
+                start, stop = share(f, p.depth, piece, self.pieces)
+                panels = (f.add(0, 0), f.add(self.plan.across.count, 0))
+                rows, room = (start, f.sub(stop, start), 0), panel_room(p, self.lanes)
+                pack_rows(f, p, self.plan, panels, rows, pointers, room)
+            else:
+                pack_panel(f, p, self.plan, piece, pointers)
         f.finish()
 
 
