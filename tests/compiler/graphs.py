@@ -30,9 +30,7 @@ from chainrule.primitives import (
 
 Array = np.ndarray[Any, Any]
 ROOMS = (elementwise, movement, reduction, indexing, linalg, convolution, pooling, sorting, bits)
-PRIMITIVES = {
-    p.name: p for room in ROOMS for p in vars(room).values() if isinstance(p, Primitive)
-}
+PRIMITIVES = {p.name: p for room in ROOMS for p in vars(room).values() if isinstance(p, Primitive)}
 FLOATS, INTS = ("float32", "float64"), ("int64", "int32", "uint8")
 SIZES = (1, 1, 2, 3, 4, 5, 8, 17, 33)
 LARGEST = 4096  # elements of a value

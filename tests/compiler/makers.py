@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from graphs import FLOATS, INTS, Maker
 
 from chainrule.compiler.ir import Value
 from chainrule.primitives import (
@@ -21,8 +22,6 @@ from chainrule.primitives import (
     sorting,
 )
 from chainrule.primitives.convolution import output_shape
-
-from graphs import FLOATS, INTS, Maker
 
 Make = Callable[[Maker], Any]
 MAKERS: dict[str, Make] = {}

@@ -1,7 +1,7 @@
 """From a graph to a program: passes, kernels, memory, code.
 
-    program = build(graph)
-    program.run(inputs, outputs)
+program = build(graph)
+program.run(inputs, outputs)
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from chainrule.compiler.native import (
 )
 from chainrule.compiler.native.kernel import Buffer, Kernel, strides_of
 from chainrule.compiler.native.target import Target
+from chainrule.compiler.paths import MOVEMENTS
 
 
 class Family:
@@ -68,7 +69,7 @@ class Products(Family):
         return is_view(value, base)
 
     def takes(self, group: Any, op: Op) -> bool:
-        return op.output.shape == group.shape and (op.name not in views.MOVEMENTS | {"pad", "concat"})
+        return op.output.shape == group.shape and op.name not in MOVEMENTS
 
     def lower(
         self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target

@@ -5,9 +5,9 @@ a group. Everything else is arithmetic at every element, movement, or reduction,
 where it can, in the order of the graph:
 
 - a movement costs nothing where its result is read, so it belongs to its readers;
-- so does cheap arithmetic on one value (a comparison, a cast, 1 - x): its readers do it again, which
-  is cheaper than writing it to memory and reading it back; and any arithmetic that has one reader
-  and reads one value, which must be kept for it in either case;
+- so does cheap arithmetic on one value (a comparison, a cast, 1 - x): its readers do it again,
+  which is cheaper than writing it to memory and reading it back; and any arithmetic that has one
+  reader and reads one value, which must be kept for it in either case;
 - other arithmetic joins the group of what it reads, at the same indices: as the epilogue of a
   product, or in a loop over the same elements, or in a loop over rows whose reductions it reads;
 - a reduction joins a group of its own rows.
@@ -17,7 +17,7 @@ Groups wait for each other and never in a circle (groups.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from chainrule.compiler.families import Family, family_of
@@ -33,9 +33,9 @@ from chainrule.compiler.paths import MOVEMENTS, Axes, count, long, straight, thr
 from chainrule.graph import Shape
 
 DEAR = frozenset({
-    "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "div", "pow", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "erfinv",
-    "logaddexp", "atan2", "hypot", "remainder", "floor_divide", "nextafter",
+    "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "div", "pow", "sin", "cos", "tan",
+    "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf",
+    "erfinv", "logaddexp", "atan2", "hypot", "remainder", "floor_divide", "nextafter",
 })  # fmt: skip
 """Arithmetic that is not done twice."""
 
@@ -109,8 +109,9 @@ class Fusion:
             if len(large) <= 1:
                 return True
             # Products and the like take no reductions along: this would be written, and read again.
-            if reader.name in REDUCTIONS and all(g.first for g in self.groups.homes(values)):
-                return True
+            homes = self.groups.homes(values)
+            if reader.name in REDUCTIONS and homes:
+                return max(homes, key=lambda g: g.number).first is not None
         work = sum(o.name not in MOVEMENTS for o in ops)
         dear = op.name in DEAR or any(o.name in DEAR for o in ops)
         return len(large) <= 1 and work < CHEAP and not dear
@@ -150,7 +151,7 @@ class Fusion:
         self.groups.add(group, op, seen, bases)
 
     def _readable(self, x: Value, family: Family | None) -> tuple[Value, list[Op]]:
-        """What a kernel of its own reads for an input, and the movements that it sees it through."""
+        """What a kernel of its own reads for an input, and the movements that it sees through."""
         path: list[Op] = []
         base = x
         while base not in self.home and base.op is not None and base.op.name in MOVEMENTS:
@@ -227,10 +228,11 @@ class Fusion:
             group = self.home.get(value)
             if group is None or group.first is not None or group.reduced is not None:
                 continue
-            if axes != straight(visited(op)) and count(visited(op)) <= count(group.shape):
-                if all(self._leads_only_to(z, op, group) for z in group.placed):
-                    self.groups.remove(group)
-                    self._leaves.clear()
+            if axes == straight(visited(op)) or count(visited(op)) > count(group.shape):
+                continue
+            if all(self._leads_only_to(z, op, group) for z in group.placed):
+                self.groups.remove(group)
+                self._leaves.clear()
 
     def _leads_only_to(self, value: Value, op: Op, group: Group, depth: int = 8) -> bool:
         """Whether a value is read by an operation alone, at once or through what costs nothing."""
@@ -291,9 +293,9 @@ class Fusion:
         if not self.groups.may_read(group, homes):
             return False
         rows = count(tuple(n for a, n in enumerate(shape) if a not in reduced))
-        if rows < FEW and count(shape) > SERIAL:
-            if not all(self._leads_only_to(z, op, group) for z in group.placed):
-                return False
+        few = rows < FEW and count(shape) > SERIAL
+        if few and not all(self._leads_only_to(z, op, group) for z in group.placed):
+            return False
         trial = Group(group.number, group.shape, reduced)
         return all(
             self.home.get(value) is not group or self._fits(trial, value, axes, True, shape)
@@ -356,7 +358,7 @@ def _loops(
             need one.
     """
     try:
-        return loops.kernels(ops, outputs, graph.constants)
+        return [*loops.kernels(ops, outputs, graph.constants)]
     except Unfusable:
         pass
     made: list[Kernel] = []
@@ -382,5 +384,5 @@ def kernels_of(op: Op, target: Target | None, graph: Graph) -> list[Kernel]:
         if family is not None:
             return family.lower(op, [op], list(op.outputs), graph, target)
         if loops_support(op):
-            return loops.kernels([op], op.outputs, graph.constants)
+            return [*loops.kernels([op], op.outputs, graph.constants)]
     return [HostKernel(op)]

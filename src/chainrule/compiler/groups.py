@@ -1,7 +1,7 @@
 """Groups of operations that are computed at once, and which of them waits for which.
 
-No group may wait for another one that waits for it. Each knows all that it waits for, as the bits of
-a number; what joins a group, and which groups become one, is asked of `may_read` and `may_merge`.
+No group may wait for another one that waits for it. Each knows all that it waits for, as the bits
+of a number; what joins a group, and which groups become one, `may_read` and `may_merge` allow.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ class Arena:
         for life in sorted(self.lives, key=lambda x: (x.first, self.offsets[x.values[0]])):
             start = self.offsets[life.values[0]]
             names = " then ".join(map(repr, life.values))
-            lines.append(
-                f"  {start:>10} .. {start + life.nbytes:<10} steps {life.first}-{life.last}  {names}"
-            )
+            place, steps = f"{start:>10} .. {start + life.nbytes:<10}", f"{life.first}-{life.last}"
+            lines.append(f"  {place} steps {steps}  {names}")
         return "\n".join(lines)
 
 

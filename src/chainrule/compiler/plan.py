@@ -57,7 +57,9 @@ class Plan:
 
     def buffers_of(self, kernel: Kernel) -> dict[Value, Buffer]:
         """The buffers that a kernel may use: others may hold nothing yet, or something else."""
-        return {value: self.buffers[value] for value in (*kernel.reads, *kernel.writes, *kernel.looks)}
+        return {
+            value: self.buffers[value] for value in (*kernel.reads, *kernel.writes, *kernel.looks)
+        }
 
     def __str__(self) -> str:
         lines = []
@@ -182,7 +184,9 @@ def _alike(x: Value, y: Value, strides: Strides) -> bool:
     )
 
 
-def _outside(schedule: Schedule) -> tuple[dict[Value, Buffer], tuple[list[Place], list[Place]], bytes]:
+def _outside(
+    schedule: Schedule,
+) -> tuple[dict[Value, Buffer], tuple[list[Place], list[Place]], bytes]:
     """The buffers of inputs, outputs and constants."""
     graph = schedule.graph
     buffers: dict[Value, Buffer] = {}
@@ -222,7 +226,7 @@ def _constant(value: Value, array: np.ndarray[Any, Any], start: int) -> tuple[Bu
 
 
 def tables(plan: Plan) -> Tables:
-    """The program's tables. Kernels settle their units when they are emitted: call this after it."""
+    """The program's tables. To be called after kernels are emitted: that settles their units."""
     natives, hosts = plan.natives, plan.hosts
     number = {i: n for n, i in enumerate(natives)} | {i: n for n, i in enumerate(hosts)}
     kernels = plan.schedule.kernels
@@ -233,7 +237,9 @@ def tables(plan: Plan) -> Tables:
             listed.append(HostCall(number[step[0]], commits))
         else:
             tasks = tuple(
-                Task(number[i], kernels[i].units, cost(kernels[i])) for i in step if kernels[i].units
+                Task(number[i], kernels[i].units, cost(kernels[i]))
+                for i in step
+                if kernels[i].units
             )
             listed.append(Phase(tasks, commits))
     labels = [label(kernels[i]) for i in natives]

@@ -101,7 +101,9 @@ def arrange(graph: Graph, kernels: Sequence[Kernel], copy: Maker) -> Schedule:
     """
     kernels = sort(kernels)
     maker = {value: i for i, kernel in enumerate(kernels) for value in kernel.writes}
-    before = [{maker[v] for v in kernel.reads if v in maker} - {i} for i, kernel in enumerate(kernels)]
+    before = [
+        {maker[v] for v in kernel.reads if v in maker} - {i} for i, kernel in enumerate(kernels)
+    ]
     readers: dict[Value, list[int]] = {}
     for i, kernel in enumerate(kernels):
         for value in kernel.reads:

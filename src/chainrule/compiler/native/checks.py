@@ -34,7 +34,7 @@ class CheckKernel(Kernel):
         self.op, self.ops = op, (op,)
         self.reads, self.writes = op.inputs, op.outputs
         self.number = 0
-        self.status = (0, 0)
+        self.status: tuple[int, int] = (0, 0)
 
     def error(self, array: np.ndarray[Any, Any]) -> Exception:
         """What is raised when this check has failed for these values."""

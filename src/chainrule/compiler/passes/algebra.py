@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.passes.rewrite import Rewriter, in_room, made_by, rule
+from chainrule.compiler.passes.rewrite import Rewriter, in_room, made_by, op_of, rule
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import movement as m
 
@@ -43,8 +43,8 @@ def add_nothing(g: Rewriter, op: Op) -> Value | None:
 def add_negative(g: Rewriter, op: Op) -> Value | None:
     x, y = op.inputs
     if made_by(y, "neg"):
-        return g.make(e.sub, x, y.op.inputs[0])
-    return g.make(e.sub, y, x.op.inputs[0]) if made_by(x, "neg") else None
+        return g.make(e.sub, x, op_of(y).inputs[0])
+    return g.make(e.sub, y, op_of(x).inputs[0]) if made_by(x, "neg") else None
 
 
 @rule("sub")
@@ -56,19 +56,19 @@ def subtract_nothing(g: Rewriter, op: Op) -> Value | None:
 @rule("sub")
 def subtract_negative(g: Rewriter, op: Op) -> Value | None:
     x, y = op.inputs
-    return g.make(e.add, x, y.op.inputs[0]) if made_by(y, "neg") else None
+    return g.make(e.add, x, op_of(y).inputs[0]) if made_by(y, "neg") else None
 
 
 @rule("neg")
 def double_negation(g: Rewriter, op: Op) -> Value | None:
     (x,) = op.inputs
-    return x.op.inputs[0] if made_by(x, "neg") else None
+    return op_of(x).inputs[0] if made_by(x, "neg") else None
 
 
 @rule("logical_not", "bitwise_invert")
 def double_inversion(g: Rewriter, op: Op) -> Value | None:
     (x,) = op.inputs
-    return x.op.inputs[0] if made_by(x, op.name) else None
+    return op_of(x).inputs[0] if made_by(x, op.name) else None
 
 
 @rule("mul")
@@ -91,7 +91,7 @@ def multiply_by_one(g: Rewriter, op: Op) -> Value | None:
 def signs_cancel(g: Rewriter, op: Op) -> Value | None:
     x, y = op.inputs
     if made_by(x, "neg") and made_by(y, "neg") and x.dtype.kind == "f":
-        return g.make(op.primitive, x.op.inputs[0], y.op.inputs[0])
+        return g.make(op.primitive, op_of(x).inputs[0], op_of(y).inputs[0])
     return None
 
 
@@ -103,7 +103,7 @@ def gather_factors(g: Rewriter, op: Op) -> Value | None:
         b = g.number(other)
         if b is None or not made_by(one, "mul") or x.dtype.kind != "f" or not _power_of_two(b):
             continue
-        for inner, factor in (one.op.inputs, reversed(one.op.inputs)):
+        for inner, factor in (op_of(one).inputs, reversed(op_of(one).inputs)):
             a = g.number(factor)
             if a is not None and abs(a) <= 1 and abs(b) <= 1 and abs(a * b) > 1e-30:
                 return g.make(e.mul, inner, g.full(a * b, x))
@@ -180,17 +180,17 @@ def decided_choice(g: Rewriter, op: Op) -> Value | None:
     if decided is not None:
         return x if decided else y
     if made_by(condition, "logical_not"):
-        return g.make(e.where, condition.op.inputs[0], y, x)
+        return g.make(e.where, op_of(condition).inputs[0], y, x)
     return None
 
 
 @rule("where")
 def nested_choice(g: Rewriter, op: Op) -> Value | None:
     condition, x, y = op.inputs
-    if made_by(x, "where") and x.op.inputs[0] is condition:
-        return g.make(e.where, condition, x.op.inputs[1], y)
-    if made_by(y, "where") and y.op.inputs[0] is condition:
-        return g.make(e.where, condition, x, y.op.inputs[2])
+    if made_by(x, "where") and op_of(x).inputs[0] is condition:
+        return g.make(e.where, condition, op_of(x).inputs[1], y)
+    if made_by(y, "where") and op_of(y).inputs[0] is condition:
+        return g.make(e.where, condition, x, op_of(y).inputs[2])
     return None
 
 
@@ -245,13 +245,12 @@ def casts(g: Rewriter, op: Op) -> Value | None:
     (x,), dtype = op.inputs, op.params["dtype"]
     if x.dtype == dtype:
         return x
-    if made_by(x, "cast") and _keeps(x.op.inputs[0].dtype, x.dtype, dtype):
-        return g.make(e.cast, x.op.inputs[0], dtype=dtype)
+    if made_by(x, "cast") and _keeps(op_of(x).inputs[0].dtype, x.dtype, dtype):
+        return g.make(e.cast, op_of(x).inputs[0], dtype=dtype)
     return None
 
 
 # --- what repeats is computed once ----------------------------------------------------------------
-
 
 
 @rule(*(one.name for one in in_room(e)))
@@ -260,17 +259,19 @@ def compute_before_repeating(g: Rewriter, op: Op) -> Value | None:
     source = None
     for x in op.inputs:
         if made_by(x, "broadcast_to"):
-            if source is not None and x.op.inputs[0].shape != source.shape:
+            if source is not None and op_of(x).inputs[0].shape != source.shape:
                 return None
-            source = x.op.inputs[0]
+            source = op_of(x).inputs[0]
         elif g.number(x) is None or x not in g.constants:
             return None
     if source is None or source.size == op.output.size:
         return None
     inputs = [
-        x.op.inputs[0] if made_by(x, "broadcast_to") else g.constant(_narrow(g.constants[x], source.shape))
+        op_of(x).inputs[0]
+        if made_by(x, "broadcast_to")
+        else g.constant(_narrow(g.constants[x], source.shape))
         for x in op.inputs
-    ]  # fmt: skip
+    ]
     small = g.make(op.primitive, *inputs, **op.params)
     return g.make(m.broadcast_to, small, shape=op.output.shape)
 
@@ -281,7 +282,7 @@ def compute_before_reshaping(g: Rewriter, op: Op) -> Value | None:
 
     Batches of rows, which products see as one long matrix, are then seen so by everything else.
     """
-    shapes = [x.op.inputs[0].shape for x in op.inputs if _is_batched(x)]
+    shapes = [op_of(x).inputs[0].shape for x in op.inputs if _is_batched(x)]
     if not shapes:
         return None
     shape = min(shapes, key=lambda s: (len(s), s))
@@ -299,7 +300,7 @@ def _is_batched(x: Value) -> bool:
     """Whether a value is a computed one with other leading axes, and more of them."""
     if not made_by(x, "reshape"):
         return False
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     return bool(
         source.op is not None
         and source.ndim > 1

@@ -12,7 +12,7 @@ from chainrule.graph import Array, Spec
 from chainrule.primitives import elementwise
 
 LARGEST = 1 << 16
-"""Bytes of a result that is kept as a constant; larger ones are cheaper to compute than to carry."""
+"""Bytes of a result that is kept as a constant; computing a larger one is cheaper."""
 
 _MOVED = frozenset({"reshape", "permute", "broadcast_to", "slice", "flip", "alias", "copy"})
 ELEMENTWISE = frozenset(one.name for one in in_room(elementwise))
@@ -83,4 +83,6 @@ def _stored(array: Array, value: Value) -> Array:
         first = array[(0,) * array.ndim].tobytes()
         if array.tobytes() == first * array.size:
             array = array[(slice(1),) * array.ndim]
-    return splat(array[(0,) * array.ndim], value) if is_splat(array) else np.ascontiguousarray(array)
+    return (
+        splat(array[(0,) * array.ndim], value) if is_splat(array) else np.ascontiguousarray(array)
+    )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.passes.rewrite import Rewriter, in_room, made_by, rule
+from chainrule.compiler.passes.rewrite import Rewriter, in_room, made_by, op_of, rule
 from chainrule.errors import IndexingError
 from chainrule.graph import Array, Spec
 from chainrule.primitives import elementwise as e
@@ -78,7 +78,7 @@ def _choice(g: Rewriter, op: Op, depth: int) -> Range | None:
     checked = _checked(g, y)
     if second is None and checked is not None and made_by(condition, "eq"):
         # The number that the check lets pass is the one that is replaced here.
-        left, right = condition.op.inputs
+        left, right = op_of(condition).inputs
         if left is y and g.number(right) == checked[1]:
             second = checked[0]
     if first is None or second is None:
@@ -132,10 +132,10 @@ def index_arithmetic(g: Rewriter, op: Op) -> Value | None:
 def _picked(g: Rewriter, index: Value, shape: Any) -> tuple[int, Value] | None:
     """(axis, index along it) if a flat index picks one element along that axis for each place."""
     while made_by(index, "reshape"):
-        index = index.op.inputs[0]
-    if not made_by(index, "ravel_index") or index.op.params["dims"] != shape:
+        index = op_of(index).inputs[0]
+    if not made_by(index, "ravel_index") or op_of(index).params["dims"] != shape:
         return None
-    parts, axis = index.op.inputs, None
+    parts, axis = op_of(index).inputs, None
     for a, part in enumerate(parts):
         if index.ndim != len(shape):
             return None
@@ -168,7 +168,7 @@ def pick_of_row(g: Rewriter, op: Op) -> Value | None:
     x, index = op.inputs
     if not made_by(x, "reshape") or x.ndim != 1 or not x.size or x.dtype.kind not in "fui":
         return None
-    rows = x.op.inputs[0]
+    rows = op_of(x).inputs[0]
     if rows.op is None or rows.op.name not in _COMPUTED:
         return None  # of what lies in memory anyway one element is read sooner than a row
     picked = _picked(g, index, rows.shape)
@@ -186,7 +186,7 @@ def scatter_to_row(g: Rewriter, op: Op) -> Value | None:
     (x,), shape = op.inputs, op.params["shape"]
     if not made_by(x, "scatter_add") or x.ndim != 1 or not x.size:
         return None
-    updates, index = x.op.inputs
+    updates, index = op_of(x).inputs
     picked = _picked(g, index, shape)
     if picked is None:
         return None

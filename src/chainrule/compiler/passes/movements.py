@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.passes.rewrite import Rewriter, made_by, rule
+from chainrule.compiler.passes.rewrite import Rewriter, made_by, op_of, rule
 from chainrule.graph import Shape
 from chainrule.primitives import movement as m
 
@@ -22,7 +22,7 @@ def reshape_once(g: Rewriter, op: Op) -> Value | None:
     if x.shape == shape:
         return x
     if made_by(x, "reshape"):
-        return g.make(m.reshape, x.op.inputs[0], shape=shape)
+        return g.make(m.reshape, op_of(x).inputs[0], shape=shape)
     return None
 
 
@@ -60,7 +60,7 @@ def reshape_of_repeated(g: Rewriter, op: Op) -> Value | None:
     (x,), shape = op.inputs, op.params["shape"]
     if not made_by(x, "broadcast_to") or not x.size:
         return None
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     lengths = (1,) * (x.ndim - source.ndim) + source.shape
     new = [1] * len(shape)
     for old_axes, new_axes in matched(x.shape, shape):
@@ -84,8 +84,8 @@ def permute_once(g: Rewriter, op: Op) -> Value | None:
     if long == sorted(long):  # only axes of length 1 change places
         return g.make(m.reshape, x, shape=op.output.shape)
     if made_by(x, "permute"):
-        before = x.op.params["axes"]
-        return g.make(m.permute, x.op.inputs[0], axes=tuple(before[a] for a in axes))
+        before = op_of(x).params["axes"]
+        return g.make(m.permute, op_of(x).inputs[0], axes=tuple(before[a] for a in axes))
     return None
 
 
@@ -94,7 +94,7 @@ def permute_of_repeated(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, "broadcast_to"):
         return None
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     lengths = (1,) * (x.ndim - source.ndim) + source.shape
     full = g.make(m.reshape, source, shape=lengths)
     return g.make(m.broadcast_to, g.make(m.permute, full, axes=axes), shape=op.output.shape)
@@ -112,10 +112,10 @@ def broadcast_once(g: Rewriter, op: Op) -> Value | None:
     if number is not None and x in g.constants:
         return g.full(number, op.output)
     if made_by(x, "broadcast_to"):
-        return g.make(m.broadcast_to, x.op.inputs[0], shape=shape)
+        return g.make(m.broadcast_to, op_of(x).inputs[0], shape=shape)
     if made_by(x, "reshape"):
         # Leading axes of length 1 are what broadcasting adds by itself.
-        source, lead = x.op.inputs[0], 0
+        source, lead = op_of(x).inputs[0], 0
         while lead < x.ndim and x.shape[lead] == 1:
             lead += 1
         if source.shape == x.shape[lead:]:
@@ -137,9 +137,9 @@ def slice_once(g: Rewriter, op: Op) -> Value | None:
     if _whole(op):
         return x
     if made_by(x, "slice"):
-        before = x.op.params
+        before = op_of(x).params
         return g.make(
-            m.slice_, x.op.inputs[0],
+            m.slice_, op_of(x).inputs[0],
             starts=tuple(
                 a + b * s for a, b, s in zip(before["starts"], starts, before["steps"], strict=True)
             ),
@@ -155,7 +155,7 @@ def slice_of_padded(g: Rewriter, op: Op) -> Value | None:
     (x,) = op.inputs
     if not made_by(x, "pad") or 0 in op.output.shape:
         return None
-    (source,), widths = x.op.inputs, x.op.params["widths"]
+    (source,), widths = op_of(x).inputs, op_of(x).params["widths"]
     starts, lengths, steps = (op.params[k] for k in ("starts", "lengths", "steps"))
     new_starts, new_steps = [], []
     for n, (low, _, interior), a, length, s in zip(
@@ -180,10 +180,10 @@ def slice_of_concat(g: Rewriter, op: Op) -> Value | None:
     (x,) = op.inputs
     if not made_by(x, "concat"):
         return None
-    axis, starts = x.op.params["axis"], op.params["starts"]
+    axis, starts = op_of(x).params["axis"], op.params["starts"]
     length, step = op.params["lengths"][axis], op.params["steps"][axis]
     begin = 0
-    for part in x.op.inputs:
+    for part in op_of(x).inputs:
         end = begin + part.shape[axis]
         if length and begin <= starts[axis] and starts[axis] + (length - 1) * step < end:
             moved = tuple(a - begin if i == axis else a for i, a in enumerate(starts))
@@ -201,8 +201,8 @@ def flip_once(g: Rewriter, op: Op) -> Value | None:
     if not axes:
         return x
     if made_by(x, "flip"):
-        both = set(axes) ^ set(x.op.params["axes"])
-        return g.make(m.flip, x.op.inputs[0], axes=tuple(sorted(both)))
+        both = set(axes) ^ set(op_of(x).params["axes"])
+        return g.make(m.flip, op_of(x).inputs[0], axes=tuple(sorted(both)))
     return None
 
 

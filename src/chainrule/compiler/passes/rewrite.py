@@ -42,6 +42,12 @@ def made_by(value: Value, *names: str) -> bool:
     return value.op is not None and value.op.name in names
 
 
+def op_of(value: Value) -> Op:
+    """The operation that makes a value which is known to be made by one."""
+    assert value.op is not None, f"{value} is an input or a constant."
+    return value.op
+
+
 def in_room(room: Any) -> list[Primitive]:
     """The primitives of one file."""
     return [one for one in vars(room).values() if isinstance(one, Primitive)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.passes.movements import matched
-from chainrule.compiler.passes.rewrite import Rewriter, made_by, rule
+from chainrule.compiler.passes.rewrite import Rewriter, made_by, op_of, rule
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import linalg, reduction
 from chainrule.primitives import movement as m
@@ -33,7 +33,7 @@ def reduce_once(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, op.name):
         return None
-    (source,), before = x.op.inputs, x.op.params["axes"]
+    (source,), before = op_of(x).inputs, op_of(x).params["axes"]
     left = [a for a in range(source.ndim) if a not in before]
     both = tuple(sorted({*before, *(left[a] for a in axes)}))
     return g.make(op.primitive, source, axes=both)
@@ -45,7 +45,7 @@ def reduce_reshaped(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, "reshape") or not x.size:
         return None
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     reduced: list[int] = []
     for old, new in matched(source.shape, x.shape):
         long = [a in axes for a in new if x.shape[a] != 1]
@@ -63,11 +63,9 @@ def sum_of_repeated(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, "broadcast_to") or x.size == 0 or x.dtype.kind not in "fui":
         return None
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     lead = x.ndim - source.ndim
-    repeated = {
-        a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)
-    }
+    repeated = {a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)}
     if not repeated:
         return None
     count = math.prod(x.shape[a] for a in repeated)
@@ -84,11 +82,9 @@ def extreme_of_repeated(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, "broadcast_to") or x.size == 0:
         return None
-    source = x.op.inputs[0]
+    source = op_of(x).inputs[0]
     lead = x.ndim - source.ndim
-    repeated = {
-        a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)
-    }
+    repeated = {a for a in axes if x.shape[a] != 1 and (a < lead or source.shape[a - lead] == 1)}
     if not repeated:
         return None
     narrow = tuple(1 if a in repeated else n for a, n in enumerate(x.shape))
@@ -101,7 +97,7 @@ def extreme_of_repeated(g: Rewriter, op: Op) -> Value | None:
 def _swapped(x: Value) -> bool:
     """Whether a value is another one with its last two axes exchanged."""
     swap = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
-    return made_by(x, "permute") and x.op.params["axes"] == swap
+    return made_by(x, "permute") and op_of(x).params["axes"] == swap
 
 
 def _swap(g: Rewriter, x: Value) -> Value:
@@ -114,7 +110,7 @@ def transposed_product(g: Rewriter, op: Op) -> Value | None:
     (z,) = op.inputs
     if not _swapped(op.output) or not made_by(z, "matmul"):
         return None
-    x, y = z.op.inputs
+    x, y = op_of(z).inputs
     if not _swapped(x) and not _swapped(y):
         return None
     return g.make(linalg.matmul, _swap(g, y), _swap(g, x))
@@ -126,7 +122,7 @@ def one_large_product(g: Rewriter, op: Op) -> Value | None:
     x, y = op.inputs
     if x.ndim < 3 or not made_by(y, "broadcast_to") or 0 in op.output.shape:
         return None
-    source = y.op.inputs[0]
+    source = op_of(y).inputs[0]
     if source.shape[-2:] != y.shape[-2:] or math.prod(source.shape[:-2]) != 1:
         return None
     rows = math.prod(x.shape[:-1])
@@ -142,10 +138,10 @@ def sum_of_products(g: Rewriter, op: Op) -> Value | None:
     (x,), axes = op.inputs, op.params["axes"]
     if not made_by(x, "matmul") or x.ndim < 3 or axes != tuple(range(x.ndim - 2)):
         return None
-    left, right = x.op.inputs
+    left, right = op_of(x).inputs
     if not _swapped(left) or 0 in left.shape:
         return None
-    source = left.op.inputs[0]
+    source = op_of(left).inputs[0]
     rows = math.prod(source.shape[:-1])
     tall = g.make(m.reshape, source, shape=(rows, source.shape[-1]))
     other = g.make(m.reshape, right, shape=(rows, right.shape[-1]))
