@@ -17,6 +17,7 @@ from runtime_jobs import expected, mixer, result, run
 
 from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import assembly
+from chainrule.compiler.native.program import TRIALS
 from chainrule.compiler.native.runtime import Native, Pool
 from chainrule.compiler.native.runtime_ir import runtime as runtime_text
 from chainrule.compiler.native.runtime_records import MOST_CHUNKS, POOL
@@ -346,3 +347,16 @@ def test_the_runtime_can_be_made_for_other_systems(triple, system, calls):
 
 def test_the_systems_offsets_are_the_pools():
     assert (POOL["bell"], POOL["lock"], POOL["condition"]) == (BELL, LOCK, CONDITION)
+
+
+def test_wrong_estimates_are_found_out():
+    """What is said to be short and is long lets go of Python's lock after some runs, and back."""
+    runtime.set_num_threads(1)
+    long, short = mixer(64, 2, delay=300_000, cost=1.0), mixer(64, 2, cost=1e6)
+    assert long._parts[0].short and not short._parts[0].short
+    for program in (long, short):
+        for seed in range(TRIALS):
+            np.testing.assert_array_equal(run(program, 64, seed), expected(64, 2, seed))
+    assert not long._parts[0].short and short._parts[0].settled
+    np.testing.assert_array_equal(run(long, 64), expected(64, 2))
+    np.testing.assert_array_equal(run(short, 64), expected(64, 2))
