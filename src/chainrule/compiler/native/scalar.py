@@ -9,6 +9,7 @@ Booleans are i1 in registers; the memory of one is a byte. Nothing here calls a 
 from __future__ import annotations
 
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler.ir import Op
-from chainrule.compiler.native.text import Function, Reg, element, lanes_of, suffix, vector
+from chainrule.compiler.native.text import Function, Module, Reg, element, lanes_of, suffix, vector
 from chainrule.dtypes import DType
 from chainrule.graph import Primitive
 from chainrule.primitives.scalar import Arithmetic
@@ -307,7 +308,9 @@ class Writer(Arithmetic):
     ) -> tuple[Operand, ...]:
         f = self.f
         start, done, before = f.label("rare"), f.label("usual"), f.block
-        f.branch(self._any(condition), start, done)
+        f.module.globals["rare"] = '!0 = !{!"branch_weights", i32 1, i32 4000}'
+        some = self._any(condition).text
+        f.do(f"br i1 {some}, label %{start}, label %{done}, !prof !0")
         f.start(start)
         mixed = [self.select(condition, x, y) for x, y in zip(slow(), usual, strict=True)]
         last = f.block
@@ -318,6 +321,40 @@ class Writer(Arithmetic):
             arms = f"[{x.reg.text}, %{before}], [{y.reg.text}, %{last}]"
             results.append(Operand(self, f.value(x.reg.type, f"phi {x.reg.type} {arms}"), x.dtype))
         return tuple(results)
+
+    def apart(
+        self, name: str, function: Callable[..., Sequence[Any]], *operands: Operand
+    ) -> tuple[Operand, ...]:
+        f, module, lanes = self.f, self.f.module, lanes_of(operands[0].reg.type)
+        symbol, new = module.shared(name, tuple([x.dtype.name for x in operands]))
+        known = _results.setdefault(module, {})
+        if new:
+            known[symbol] = _define(module, symbol, function, operands)
+        dtypes = known[symbol]
+
+        def call(arguments: Sequence[Reg]) -> list[Reg]:
+            type = _together(dtypes)
+            whole = f.value(type, f"call {type} @{symbol}({', '.join(map(str, arguments))})")
+            return [
+                f.value(register_type(dtype), f"extractvalue {whole}, {i}")
+                for i, dtype in enumerate(dtypes)
+            ]
+
+        if lanes == 1:
+            results = call([x.reg for x in operands])
+        else:
+            empty = [f.zero(register_type(dtype, lanes)) for dtype in dtypes]
+            with f.loop(0, lanes, carry=empty, hint="lane") as loop:
+                at = loop.index
+                one = call([
+                    f.value(element(x.reg.type), f"extractelement {x.reg}, {at}") for x in operands
+                ])  # fmt: skip
+                loop.next = [
+                    f.value(x.type, f"insertelement {x}, {y}, {at}")
+                    for x, y in zip(loop.carried, one, strict=True)
+                ]
+            results = loop.results
+        return tuple([Operand(self, x, d) for x, d in zip(results, dtypes, strict=True)])
 
     def known(self, x: Operand) -> float | None:
         literal = x.reg.text.removeprefix(f"splat ({element(x.reg.type)} ").rstrip(")")
@@ -367,3 +404,29 @@ class Writer(Arithmetic):
             x.reg, whole.reg, self.f.zero(x.reg.type), all_lanes, rounding,
         )  # fmt: skip
         return Operand(self, reg, x.dtype)
+
+
+_results: weakref.WeakKeyDictionary[Module, dict[str, list[DType]]] = weakref.WeakKeyDictionary()
+"""What the functions of a module return that are written by `apart`."""
+
+
+def _together(dtypes: Sequence[DType]) -> str:
+    return f"{{{', '.join([register_type(dtype) for dtype in dtypes])}}}"
+
+
+def _define(
+    module: Module, symbol: str, function: Callable[..., Sequence[Any]], like: Sequence[Operand]
+) -> list[DType]:
+    """Write function(m, *operands) as a function of single elements."""
+    arguments = [Reg(f"%x{i}", register_type(x.dtype)) for i, x in enumerate(like)]
+    # What it returns is known when it has been written.
+    body = Function(module, symbol, ", ".join(map(str, arguments)))
+    m = Writer(body)
+    results = function(m, *[Operand(m, x, y.dtype) for x, y in zip(arguments, like, strict=True)])
+    dtypes = [x.dtype for x in results]
+    body.head = body.head.replace("void", _together(dtypes), 1)
+    whole = Reg("poison", _together(dtypes))
+    for i, x in enumerate(results):
+        whole = body.value(whole.type, f"insertvalue {whole}, {x.reg}, {i}")
+    body.finish(whole)
+    return dtypes

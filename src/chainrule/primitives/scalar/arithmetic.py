@@ -141,6 +141,12 @@ class Arithmetic(ABC):
         """The same for a single result."""
         return self.rarely_all(condition, lambda: (slow(),), (usual,))[0]
 
+    def apart(
+        self, name: str, function: Callable[..., Sequence[Operand]], *operands: Operand
+    ) -> Sequence[Operand]:
+        """function(m, *operands), one element after the other, as code that stands but once."""
+        return function(self, *operands)
+
     def clamp(self, x: Operand, low: float, high: float) -> Operand:
         """x between two numbers; NaN stays."""
         x = self.select(x < low, self.number(x, low), x)

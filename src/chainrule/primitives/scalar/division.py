@@ -35,7 +35,8 @@ def fmod(m: Arithmetic, x: Operand, y: Operand) -> Operand:
     rest = m.select(rest < 0.0, rest + b, rest)
     usual = m.select(a < b, a, rest)
     hard = (a >= b) & ((quotient >= 2.0**50) | (a >= 2.0**900) | (b < 2.0**-900)) & (b > 0.0)
-    rest = m.rarely(hard & (a < float("inf")), lambda: _long_division(m, a, b), usual)
+    hard = hard & (a < float("inf"))
+    rest = m.rarely(hard, lambda: m.apart("divide", _long_division, a, b)[0], usual)
     defined = (a < float("inf")) & (b > 0.0)
     return m.select(defined, m.copysign(rest, x), m.select(y == y, float("nan"), y))
 
@@ -48,7 +49,7 @@ def _significand(m: Arithmetic, x: Operand) -> tuple[Operand, Operand]:
     return (bits & (2**52 - 1)) | 2**52, exponent
 
 
-def _long_division(m: Arithmetic, a: Operand, b: Operand) -> Operand:
+def _long_division(m: Arithmetic, a: Operand, b: Operand) -> tuple[Operand]:
     """The remainder of a / b for a >= b > 0: the digits of a's significand, ten bits at a time."""
     (rest, high), (divisor, low) = _significand(m, a), _significand(m, b)
 
@@ -61,7 +62,7 @@ def _long_division(m: Arithmetic, a: Operand, b: Operand) -> Operand:
     # rest 2^low is a number: at most 53 bits, and a multiple of the smallest.
     half = m.clamp(low, -1000, 900)
     scaled = m.cast(rest, _DOUBLE) * m.power_of_two(half, _DOUBLE)
-    return scaled * m.power_of_two(m.clamp(low - half, -1000, 900), _DOUBLE)
+    return (scaled * m.power_of_two(m.clamp(low - half, -1000, 900), _DOUBLE),)
 
 
 def remainder(m: Arithmetic, x: Operand, y: Operand) -> Operand:

@@ -52,13 +52,14 @@ def erfinv(m: Arithmetic, x: Operand) -> Operand:
     split = kernel.INVERSE_SPLIT
     near = size * _ratio(m, split**2 - x * x, kernel.INVERSE_CENTRE[_DOUBLE])
 
-    def tail() -> Operand:
-        r = m.sqrt(-log(m, 1.0 - size))
-        value = m.number(x, 0.0)
-        for start, ratio in kernel.INVERSE_TAILS[_DOUBLE]:
-            value = m.select(r > start, _ratio(m, r - start, ratio), value)
-        value = m.select(r == math.inf, math.inf, value)
-        return m.select(size <= 1.0, value, float("nan"))
-
-    y = m.rarely(~(size <= split), tail, near)
+    y = m.rarely(~(size <= split), lambda: _erfinv_tail(m, size), near)
     return m.copysign(y, x)
+
+
+def _erfinv_tail(m: Arithmetic, size: Operand) -> Operand:
+    r = m.sqrt(-log(m, 1.0 - size))
+    value = m.number(size, 0.0)
+    for start, ratio in kernel.INVERSE_TAILS[_DOUBLE]:
+        value = m.select(r > start, _ratio(m, r - start, ratio), value)
+    value = m.select(r == math.inf, math.inf, value)
+    return m.select(size <= 1.0, value, float("nan"))

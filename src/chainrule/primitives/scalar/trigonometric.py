@@ -142,7 +142,7 @@ def _reduce(m: Arithmetic, x: Operand) -> Reduced:
     near = _reduce_near(m, wide, precise)
     far = m.abs(wide) >= _NEAR
     # One branch serves three results: the first computes them all, for the others to use.
-    n, high, low = m.rarely_all(far, lambda: _reduce_far(m, wide), near)
+    n, high, low = m.rarely_all(far, lambda: m.apart("reduce", _reduce_far, wide), near)
     if precise:
         return Reduced(n, high, low)
     high = m.cast(high, x.dtype)
