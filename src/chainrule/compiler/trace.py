@@ -24,6 +24,8 @@ from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make, structure
 
+_MOVING = frozenset({"alias", "broadcast_to", "cast", "flip", "permute", "reshape", "slice"})
+
 ABSENT: Any = object()
 
 
@@ -370,13 +372,22 @@ class Tracer:
 
     # --- objects ----------------------------------------------------------------------------------
 
-    def probe(self, tensor: Any, look: Any) -> None:
-        """Let `look` see the array of a tensor once: now if it is known, else after the trace."""
+    def probe(self, tensor: Any, look: Any, makers: frozenset[str]) -> None:
+        """Let `look` see the array of a tensor once: now if it is known, else after the trace.
+
+        Arguments:
+            makers: whatever another operation has made, movements apart, is not worth computing
+                in NumPy only to be looked at.
+        """
         array = tensor._array
-        if type(array) is Traced:
-            self.probes.append((array.value, look))
-        else:
+        if type(array) is not Traced:
             look(array)
+            return
+        op = array.value.op
+        while op is not None and op.name in _MOVING:
+            op = op.inputs[0].op
+        if op is None or op.name in makers:
+            self.probes.append((array.value, look))
 
     def touch(self, thing: Any) -> None:
         """A model or an optimiser takes part: its structure must be the same at the next call."""

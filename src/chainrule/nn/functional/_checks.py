@@ -241,7 +241,8 @@ def rows_are_probabilities(values: Any, axis: int) -> bool:
 def warn_of_probabilities(name: str, x: Any, axis: int, wanted: str) -> None:
     """Warn once where a loss that takes scores was given probabilities."""
     if name not in _warned:
-        look_once(x, functools.partial(_look_for_probabilities, name, axis, wanted))
+        look = functools.partial(_look_for_probabilities, name, axis, wanted)
+        look_once(x, look, makers=frozenset({"div", "mul"}))
 
 
 def _look_for_probabilities(name: str, axis: int, wanted: str, values: Any) -> None:
@@ -256,12 +257,15 @@ def _look_for_probabilities(name: str, axis: int, wanted: str, values: Any) -> N
         )
 
 
-def look_once(x: Any, look: Callable[[Any], None]) -> None:
-    """Call `look` with the array of x: at once, or when a compiled function is first called."""
+def look_once(x: Any, look: Callable[[Any], None], makers: frozenset[str]) -> None:
+    """Call `look` with the array of x: at once, or when a compiled function is first called.
+
+    Then only if x was given to the function, or made by one of the operations `makers`.
+    """
     if state.tracer is None:
         look(as_tensor(x)._array)
     elif state.tracer is program_tracer():
-        state.tracer.probe(as_tensor(x), look)
+        state.tracer.probe(as_tensor(x), look, makers)
 
 
 def lengths(name: str, what: str, x: Any) -> np.ndarray[Any, Any]:
