@@ -174,11 +174,14 @@ def _grid(p: Product, down: Cut, across: Cut, block: int, batch: int, ready: boo
     room = max(1, caches.second() // 2 // (block * itemsize(p.type) * down.size))
     rows, columns = _even(math.ceil(down.count / room)), 1
     wanted = _wanted(p.flops * batch)
+    # Of a B from beyond the cache, two panels at least are packed together, row by row.
+    large = p.depth * p.columns * itemsize(p.type) > caches.second()
+    most = max(1, across.count // 2) if large and p.b[1] == 1 else across.count
     while batch * rows * columns < wanted:
         # Halving the columns costs nothing where each unit packs its own, halving rows otherwise;
         # but what is packed should be used by some tiles, and A by some panels.
-        if columns < across.count and (not ready or rows * 8 > down.count):
-            columns = min(2 * columns, across.count)
+        if columns < most and (not ready or rows * 8 > down.count):
+            columns = min(2 * columns, most)
         elif rows < down.count:
             rows = min(2 * rows, down.count)
         else:
