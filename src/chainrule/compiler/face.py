@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 import inspect
 import os
 import threading
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -33,6 +34,18 @@ BACKENDS = ("auto", "native", "numpy")
 def enabled() -> bool:
     """Whether `cr.compile` compiles: the environment's CHAINRULE_COMPILE=0 turns it off."""
     return os.environ.get("CHAINRULE_COMPILE", "1").lower() not in ("0", "false", "off", "no")
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Let the garbage collector wait: tracing and emitting make many objects, all of them needed."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Compiled:
@@ -191,6 +204,7 @@ class Compiled:
         self._last = version
         return result
 
+    @_without_collector()
     def _trace(self, call: Any, leaves: Sequence[Any]) -> Version:
         names = Names(self.function)
         known = names.tensors | self._captured
