@@ -38,7 +38,7 @@ def enabled() -> bool:
 
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
-    """Let the garbage collector wait: tracing and emitting make many objects, all of them needed."""
+    """Let the garbage collector wait: what tracing and emitting make is all needed."""
     enabled = gc.isenabled()
     gc.disable()
     try:
