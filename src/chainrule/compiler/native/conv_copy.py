@@ -99,34 +99,47 @@ def _nest(
             _nest(f, type, lanes, rest, row, column, x, y)
         return
 
+    if column is not None:
+        _square(f, type, lanes, row, column, source, target)
+        return
+
     def along(at: Int, many: int) -> None:
         x = move(f, source, f.mul(at, row.source), type)
         y = move(f, target, f.mul(at, row.target), type)
-        if column is None:
-            piece = load_lanes(f, x, type, lanes, row.source, many)
-            store_lanes(f, piece, y, type, row.target, many)
-        else:
-            _columns(f, type, lanes, row, column, x, y, many)
+        piece = load_lanes(f, x, type, lanes, row.source, many)
+        store_lanes(f, piece, y, type, row.target, many)
 
     _strips(f, row.length, lanes, along)
 
 
-def _columns(
-    f: Function, type: str, lanes: int, row: Axis, column: Axis, x: Reg, y: Reg, many: int
+def _square(
+    f: Function, type: str, lanes: int, row: Axis, column: Axis, source: Reg, target: Reg
 ) -> None:
-    """`many` neighbours in the source, for each index along the axis contiguous in the target."""
+    """The plane of the axes contiguous in the source (`row`) and in the target (`column`). The
+    inner loop goes over whichever makes a few runs of memory that are read or written from front to
+    back, not many short ones."""
 
-    def block(at: Int, high: int) -> None:
-        there, here = move(f, x, f.mul(at, column.source), type), move(f, y, at, type)
+    def block(along: Int, many: int, across: Int, high: int) -> None:
+        x = move(f, source, f.add(along, f.mul(across, column.source)), type)
+        y = move(f, target, f.add(across, f.mul(along, row.target)), type)
         rows = [
-            load_lanes(f, move(f, there, c * column.source, type), type, lanes, 1, many)
+            load_lanes(f, move(f, x, c * column.source, type), type, lanes, 1, many)
             for c in range(high)
         ]
         rows += [f.zero(vector(type, lanes))] * (lanes - high)
         for i, piece in enumerate(transpose(f, rows)[:many]):
-            store_lanes(f, piece, move(f, here, i * row.target, type), type, 1, high)
+            store_lanes(f, piece, move(f, y, i * row.target, type), type, 1, high)
 
-    _strips(f, column.length, lanes, block)
+    def rows_inside(across: Int, high: int) -> None:
+        _strips(f, row.length, lanes, lambda along, many: block(along, many, across, high))
+
+    def columns_inside(along: Int, many: int) -> None:
+        _strips(f, column.length, lanes, lambda across, high: block(along, many, across, high))
+
+    if abs(column.source) > abs(row.target):
+        _strips(f, column.length, lanes, rows_inside)
+    else:
+        _strips(f, row.length, lanes, columns_inside)
 
 
 def transpose(f: Function, rows: list[Reg]) -> list[Reg]:
