@@ -73,7 +73,8 @@ class Emitter:
         self.f, self.buffers, self.expressions = f, buffers, expressions
         self.lane, self.merged = lane, merged or {}
         self.lanes = 1
-        self.along, self.step = lane, 1  # each instance is `step` further along this variable
+        self.step = 1  # each instance is so much further along one of the variables
+        self._lane_names = self._along_names = self._names(lane)
         self.instance = 0
         self.masks: dict[int, Reg] = {}  # by instance; lanes that are none of the problem's
         self.levels = [Level([], "")]
@@ -87,6 +88,8 @@ class Emitter:
             for size, b in read
         ]
         self.int = "i32" if max(sizes, default=0) < SMALL else "i64"
+        self._parts: dict[Any, Any] = {}
+        self._offsets: dict[Any, Form] = {}
         self._writing = 0  # the level whose preheader is being written; 0: none
         self._markers: dict[str, list[str]] = {}
 
@@ -122,11 +125,13 @@ class Emitter:
             along: the variable that grows by 1 from instance to instance; None for the lane
                 variable, which grows by the number of lanes.
         """
-        before = self.lanes, self.masks, self.instance, self.along, self.step
+        before = self.lanes, self.masks, self.instance, self._along_names, self.step
         self.lanes, self.masks, self.instance = lanes, dict(masks or {}), 0
-        self.along, self.step = (self.lane, lanes) if along is None else (along, 1)
+        self._along_names, self.step = self._lane_names, lanes
+        if along is not None:
+            self._along_names, self.step = self._names(along), 1
         yield
-        self.lanes, self.masks, self.instance, self.along, self.step = before
+        self.lanes, self.masks, self.instance, self._along_names, self.step = before
 
     def _preheader(self) -> Level:
         f = self.f
@@ -145,14 +150,12 @@ class Emitter:
     def _open(self, level: Level, regs: Mapping[Var, Reg]) -> Iterator[None]:
         level.regs.update(regs)
         self.levels.append(level)
-        hidden = {var: self.place[var] for var in regs if var in self.place}
+        before, self.place = self.place, dict(self.place)
         for var in regs:
-            self.place[var] = self.depth
+            self.place.update(dict.fromkeys(self._names(var), self.depth))
         yield
         self.levels.pop()
-        for var in regs:
-            del self.place[var]
-        self.place.update(hidden)
+        self.place = before
 
     @contextlib.contextmanager
     def _at(self, level: int) -> Iterator[None]:
@@ -182,22 +185,23 @@ class Emitter:
 
     # --- where a node belongs ---------------------------------------------------------------------
 
-    def _now(self, depends: frozenset[Var]) -> Iterator[Var]:
-        for var in depends:
-            other = self.merged.get(var, var)
-            if other is not None:
-                yield other
+    def _names(self, var: Var | None) -> frozenset[Var]:
+        """A variable, and those that it stands for in forms."""
+        if var is None:
+            return frozenset()
+        return frozenset([var, *(v for v, other in self.merged.items() if other is var)])
 
     def _level(self, depends: frozenset[Var]) -> int:
-        return max((self.place[v] for v in self._now(depends)), default=0)
+        place = self.place
+        return max([place.get(v, 0) for v in depends], default=0)
 
     def is_wide(self, depends: frozenset[Var]) -> bool:
         """Whether what depends on these is a vector here."""
-        return self.lanes > 1 and any(v is self.lane for v in self._now(depends))
+        return self.lanes > 1 and not depends.isdisjoint(self._lane_names)
 
     def _moves(self, depends: frozenset[Var]) -> bool:
         """Whether what depends on these differs between instances."""
-        return any(v is self.along for v in self._now(depends))
+        return not depends.isdisjoint(self._along_names)
 
     def _ahead(self, form: Form) -> int:
         """How much further than the first the form is in this instance."""
@@ -359,6 +363,12 @@ class Emitter:
 
     def _split(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
         """The step from lane to lane, the atoms that differ between lanes, and all but those."""
+        found = self._parts.get((form, self.lanes > 1))
+        if found is None:
+            found = self._parts[form, self.lanes > 1] = self._parted(form)
+        return found
+
+    def _parted(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
         steps, atoms, rest = 0, [], []
         for var, c in self._terms(form):
             if not self.is_wide(var.roots()):
@@ -405,6 +415,12 @@ class Emitter:
 
     def offset(self, value: Value, index: Index) -> Form:
         """Where an element lies, in elements from the buffer's first."""
+        found = self._offsets.get((value, index))
+        if found is None:
+            found = self._offsets[value, index] = self._offset(value, index)
+        return found
+
+    def _offset(self, value: Value, index: Index) -> Form:
         total = Form(0)
         for form, step in zip(index, self.buffers[value].strides, strict=True):
             if step and form != Form(0):

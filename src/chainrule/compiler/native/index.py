@@ -68,18 +68,32 @@ class Datum(Var):
         return self.depends
 
 
+def _number(term: tuple[Var, int]) -> int:
+    return term[0].number
+
+
 class Form:
     """constant + sum of coefficient * variable."""
 
-    __slots__ = ("_hash", "const", "high", "low", "terms")
+    __slots__ = ("_hash", "const", "terms")
 
     def __init__(self, const: int, terms: Iterable[tuple[Var, int]] = ()):
         self.const = const
-        self.terms = tuple(sorted(((v, c) for v, c in terms if c), key=lambda t: t[0].number))
+        kept = [t for t in terms if t[1]]
+        if len(kept) > 1:
+            kept.sort(key=_number)
+        self.terms = tuple(kept)
         self._hash = hash((const, self.terms))
-        reach = [c * (v.extent - 1) for v, c in self.terms]
-        self.low = const + sum(r for r in reach if r < 0)
-        self.high = const + sum(r for r in reach if r > 0)
+
+    @property
+    def low(self) -> int:
+        """The smallest number that it can be."""
+        return self.const + sum([c * (v.extent - 1) for v, c in self.terms if c < 0])
+
+    @property
+    def high(self) -> int:
+        """The largest."""
+        return self.const + sum([c * (v.extent - 1) for v, c in self.terms if c > 0])
 
     def __hash__(self) -> int:
         return self._hash

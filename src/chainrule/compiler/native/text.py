@@ -15,6 +15,7 @@ that a loop carries are phi nodes, and nothing is kept in stack slots.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
@@ -43,15 +44,18 @@ class Reg(NamedTuple):
 Int = int | Reg
 
 
+@functools.cache
 def vector(type: str, lanes: int) -> str:
     """The type of `lanes` elements; of one element the type itself."""
     return type if lanes == 1 else f"<{lanes} x {type}>"
 
 
+@functools.cache
 def lanes_of(type: str) -> int:
     return int(type[1:].split(" ", 1)[0]) if type.startswith("<") else 1
 
 
+@functools.cache
 def element(type: str) -> str:
     """The type of a vector's elements."""
     return type[:-1].split(" x ", 1)[1] if type.startswith("<") else type
@@ -79,6 +83,7 @@ def i64(n: int) -> Reg:
 _SUFFIX = {"float": "f32", "double": "f64", "ptr": "p0"}
 
 
+@functools.cache
 def suffix(type: str) -> str:
     """A type as intrinsic names spell it: `v16f32`."""
     inner = _SUFFIX.get(element(type), element(type))
