@@ -187,6 +187,23 @@ def test_code_for_other_processors() -> None:
     assert "fmla\tv" in text and ".4s" in text and "fdiv\tv" in text
 
 
+@pytest.mark.parametrize("target", available())
+def test_constants_that_count(target: str) -> None:
+    """They are numbers of the index, however large; all others are read."""
+    cases = Cases()
+    for array in (
+        np.arange(40) * 5_000_000_000, np.arange(40, dtype="uint8") * 6, np.arange(7)[::-1] - 3,
+        np.arange(120).reshape(5, 24) * 3 - 7, np.array([1, 2, 4]), np.arange(20).reshape(20, 1),
+        np.array([3, 3, 3, 4]), np.arange(40, dtype="uint64") + 2**63,
+    ):  # fmt: skip
+
+        def build(g: Graph, x: Any, a: np.ndarray = array) -> Any:
+            return g.add(e.add, x, g.constant(a.copy()))
+
+        cases.add(f"{array[:2]}", build, numbers(array.shape, str(array.dtype)))
+    cases.check(target)
+
+
 def test_strides_with_gaps_and_backwards() -> None:
     shape = (6, 35)
     cases = Cases()

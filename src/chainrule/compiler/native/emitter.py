@@ -12,53 +12,27 @@ distances of one vector, may be written side by side.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from chainrule.compiler.ir import Value
 from chainrule.compiler.native import scalar
+from chainrule.compiler.native.emitter_numbers import Numbers
 from chainrule.compiler.native.expressions import Expressions, Guard, Node
 from chainrule.compiler.native.index import Datum, Form, Index, Quotient, Var
 from chainrule.compiler.native.kernel import Buffers
-from chainrule.compiler.native.text import (
-    Function,
-    Int,
-    Loop,
-    Reg,
-    i64,
-    lanes_of,
-    suffix,
-    type_of,
-    vector,
-)
+from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix, type_of, vector
 
 SMALL = 1 << 28
 """Arrays of fewer bytes are indexed in vectors of 32 bits."""
 
 
-class Level:
-    """One loop (or block) of the stack, and what has been written in front of it.
-
-    Attributes:
-        regs: the variables that it opens.
-        memo: what has been written in it, by node and instance.
-        lines, block: the preheader, and the basic block at its end.
-    """
-
-    def __init__(self, lines: list[str], block: str):
-        self.regs: dict[Var, Reg] = {}
-        self.memo: dict[Any, Reg] = {}
-        self.lines, self.block = lines, block
-
-
-class Emitter:
+class Emitter(Numbers):
     """Writes nodes into a function.
 
     Arguments:
-        merged: variables that another one stands for: to that one, or to None if it has no part in
-            any form (because the one inside it runs over both).
-        lane: the variable that may run over lanes.
+        lane, merged: see `Levels`.
+        pointers: addresses of buffers that the function has taken already.
     """
 
     def __init__(
@@ -70,154 +44,12 @@ class Emitter:
         merged: Mapping[Var, Var | None] | None = None,
         pointers: dict[Value, Reg] | None = None,
     ):
-        self.f, self.buffers, self.expressions = f, buffers, expressions
-        self.lane, self.merged = lane, merged or {}
-        self.lanes = 1
-        self.step = 1  # each instance is so much further along one of the variables
-        self._lane_names = self._along_names = self._names(lane)
-        self.instance = 0
-        self.masks: dict[int, Reg] = {}  # by instance; lanes that are none of the problem's
-        self.levels = [Level([], "")]
-        self.place: dict[Var, int] = {}
+        super().__init__(f, lane, merged or {}, _integer(buffers, expressions))
+        self.buffers, self.expressions = buffers, expressions
         self.given: dict[Value, Reg] = {}
         self.pointers = {} if pointers is None else pointers
-        self.kept: dict[Node, Any] = {}  # nodes kept in scratch: (offset in bytes, form, written)
-        read = [(v.dtype.itemsize, buffers[v]) for v in expressions.reads if v in buffers]
-        sizes = [
-            size * sum(abs(s) * n for n, s in zip(b.shape, b.strides, strict=True))
-            for size, b in read
-        ]
-        self.int = "i32" if max(sizes, default=0) < SMALL else "i64"
-        self._parts: dict[Any, Any] = {}
+        self.kept: dict[Node, Any] = {}  # nodes kept in scratch, see `loops_pass.Kept`
         self._offsets: dict[Any, Form] = {}
-        self._writing = 0  # the level whose preheader is being written; 0: none
-        self._markers: dict[str, list[str]] = {}
-
-    # --- levels -----------------------------------------------------------------------------------
-
-    @property
-    def depth(self) -> int:
-        return len(self.levels) - 1
-
-    @contextlib.contextmanager
-    def loop(
-        self, var: Var, start: Int, stop: Int, step: int = 1, carry: Sequence[Reg] = ()
-    ) -> Iterator[Loop]:
-        """A loop over a variable, as a level of its own."""
-        level = self._preheader()
-        with self.f.loop(start, stop, step, carry) as loop, self._open(level, {var: loop.index}):
-            yield loop
-
-    @contextlib.contextmanager
-    def block(self, regs: Mapping[Var, Reg]) -> Iterator[None]:
-        """A level without a loop, in which some variables are what the registers hold."""
-        level = self._preheader()
-        with self._open(level, regs):
-            yield
-
-    @contextlib.contextmanager
-    def wide(
-        self, lanes: int, masks: Mapping[int, Reg] | None = None, along: Var | None = None
-    ) -> Iterator[None]:
-        """Let the lane variable run over so many lanes.
-
-        Arguments:
-            along: the variable that grows by 1 from instance to instance; None for the lane
-                variable, which grows by the number of lanes.
-        """
-        before = self.lanes, self.masks, self.instance, self._along_names, self.step
-        self.lanes, self.masks, self.instance = lanes, dict(masks or {}), 0
-        self._along_names, self.step = self._lane_names, lanes
-        if along is not None:
-            self._along_names, self.step = self._names(along), 1
-        yield
-        self.lanes, self.masks, self.instance, self._along_names, self.step = before
-
-    def _preheader(self) -> Level:
-        f = self.f
-        entry, body = f.label("before"), f.label("body")
-        f.jump(entry)
-        f.start(entry)
-        level = Level([], f.block)
-        marker = f"; {entry}"
-        self._markers[marker] = level.lines
-        f.lines.append(marker)
-        f.jump(body)
-        f.start(body)
-        return level
-
-    @contextlib.contextmanager
-    def _open(self, level: Level, regs: Mapping[Var, Reg]) -> Iterator[None]:
-        level.regs.update(regs)
-        self.levels.append(level)
-        before, self.place = self.place, dict(self.place)
-        for var in regs:
-            self.place.update(dict.fromkeys(self._names(var), self.depth))
-        yield
-        self.levels.pop()
-        self.place = before
-
-    @contextlib.contextmanager
-    def _at(self, level: int) -> Iterator[None]:
-        """Write in front of the loop inside a level, if one is open there."""
-        if level >= self.depth or self._writing == level + 1:
-            yield
-            return
-        f, inner, before = self.f, self.levels[level + 1], self._writing
-        lines, block = f.lines, f.block
-        f.lines, f.block, self._writing = inner.lines, inner.block, level + 1
-        yield
-        inner.block = f.block
-        f.lines, f.block, self._writing = lines, block, before
-
-    def finish(self) -> None:
-        """Put the preheaders where they belong. To be called once, before `f.finish()`."""
-
-        def expand(lines: list[str]) -> Iterator[str]:
-            for line in lines:
-                inner = self._markers.get(line)
-                if inner is None:
-                    yield line
-                else:
-                    yield from expand(inner)
-
-        self.f.lines = list(expand(self.f.lines))
-
-    # --- where a node belongs ---------------------------------------------------------------------
-
-    def _names(self, var: Var | None) -> frozenset[Var]:
-        """A variable, and those that it stands for in forms."""
-        if var is None:
-            return frozenset()
-        return frozenset([var, *(v for v, other in self.merged.items() if other is var)])
-
-    def _level(self, depends: frozenset[Var]) -> int:
-        place = self.place
-        return max([place.get(v, 0) for v in depends], default=0)
-
-    def is_wide(self, depends: frozenset[Var]) -> bool:
-        """Whether what depends on these is a vector here."""
-        return self.lanes > 1 and not depends.isdisjoint(self._lane_names)
-
-    def _moves(self, depends: frozenset[Var]) -> bool:
-        """Whether what depends on these differs between instances."""
-        return not depends.isdisjoint(self._along_names)
-
-    def _ahead(self, form: Form) -> int:
-        """How much further than the first the form is in this instance."""
-        steps = sum(c for v, c in form.terms if type(v) is Var and self._moves(v.roots()))
-        return steps * self.step * self.instance
-
-    def memoised(self, key: Any, depends: frozenset[Var], write: Any) -> Reg:
-        """What `write()` gives, written once at the level where it belongs."""
-        level = self._level(depends)
-        memo = self.levels[level].memo
-        full = (key, self.instance if self._moves(depends) else 0)
-        reg = memo.get(full)
-        if reg is None:
-            with self._at(level):
-                reg = memo[full] = write()
-        return reg
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -231,13 +63,6 @@ class Emitter:
             return self._literal(node, self.lanes)
         reg = self.scalar(node)
         return self.spread(node, reg, node.depends)
-
-    def spread(self, key: Any, reg: Reg, depends: frozenset[Var]) -> Reg:
-        """A register in all lanes."""
-        if self.lanes == 1 or lanes_of(reg.type) > 1:
-            return reg
-        lanes = self.lanes
-        return self.memoised(("all", key, lanes), depends, lambda: self.f.splat(reg, lanes))
 
     def bind(self, node: Node, reg: Reg) -> None:
         """Let a node be what a register holds, at this level."""
@@ -293,123 +118,6 @@ class Emitter:
         have, need = (bits[t.split(" ")[-1].rstrip(">")] for t in (reg.type, want))
         opcode = "trunc" if have > need else "sext"
         return self.f.value(want, f"{opcode} {reg} to {want}")
-
-    # --- whole numbers ----------------------------------------------------------------------------
-
-    def var(self, var: Var) -> Reg:
-        """A variable that does not run over lanes (or the first lane), as i64."""
-        if type(var) is Var:
-            var = self.merged.get(var) or var
-            return self.levels[self.place[var]].regs[var]
-        return self.memoised((var, "i64"), var.roots(), lambda: self._atom(var, False))
-
-    def _atom(self, var: Var, wide: bool) -> Reg:
-        f = self.f
-        if isinstance(var, Quotient):
-            form = self.many(var.form) if wide else self.number(var.form)
-            return f.value(form.type, f"udiv {form}, {f.number(form.type, var.divisor).text}")
-        assert isinstance(var, Datum)
-        reg = self.vector(var.node) if wide else self.scalar(var.node)
-        want = vector(self.int if wide else "i64", lanes_of(reg.type))
-        if reg.type != want:
-            sizes = [int(t.rstrip(">").rsplit("i", 1)[1]) for t in (reg.type, want)]
-            grow = "sext" if var.node.dtype.kind == "i" else "zext"
-            reg = f.value(want, f"{'trunc' if sizes[0] > sizes[1] else grow} {reg} to {want}")
-        for name, limit in (("smax", 0), ("smin", var.extent - 1)):
-            reg = f.call(f"llvm.{name}.{suffix(want)}", want, reg, f.number(want, limit))
-        return reg
-
-    def number(self, form: Form) -> Reg:
-        """A form as i64, at the first lane."""
-
-        def write() -> Reg:
-            total = i64(form.const + self._ahead(form))
-            for var, c in self._terms(form):
-                total = self.f.add(self.f.mul(self.var(var), c), total)
-            return total
-
-        return self.memoised(("number", form), form.roots(), write)
-
-    def many(self, form: Form) -> Reg:
-        """A form in all lanes of vectors of whole numbers."""
-
-        def write() -> Reg:
-            f, type = self.f, vector(self.int, self.lanes)
-            steps, atoms, rest = self._split(form)
-            first = self.number(rest)
-            if self.int == "i32":
-                first = (
-                    Reg(first.text, "i32")
-                    if first.literal is not None
-                    else f.value("i32", f"trunc {first} to i32")
-                )
-            total = f.splat(first, self.lanes)
-            if steps:
-                numbers = ", ".join(f"{self.int} {i * steps}" for i in range(self.lanes))
-                total = f.value(type, f"add {type} <{numbers}>, {total.text}")
-            for var, c in atoms:
-                atom = self.memoised((var, type), var.roots(), lambda v=var: self._atom(v, True))
-                scaled = f.value(type, f"mul {atom}, {f.number(type, c).text}") if c != 1 else atom
-                total = f.value(type, f"add {total}, {scaled.text}")
-            return total
-
-        return self.memoised(("many", form, self.lanes), form.roots(), write)
-
-    def _terms(self, form: Form) -> Iterator[tuple[Var, int]]:
-        """The terms of a form in the variables that there are."""
-        for var, c in form.terms:
-            if type(var) is not Var or self.merged.get(var, var) is not None:
-                yield var, c
-
-    def _split(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
-        """The step from lane to lane, the atoms that differ between lanes, and all but those."""
-        found = self._parts.get((form, self.lanes > 1))
-        if found is None:
-            found = self._parts[form, self.lanes > 1] = self._parted(form)
-        return found
-
-    def _parted(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
-        steps, atoms, rest = 0, [], []
-        for var, c in self._terms(form):
-            if not self.is_wide(var.roots()):
-                rest.append((var, c))
-            elif type(var) is Var:
-                steps = c
-                rest.append((var, c))
-            else:
-                atoms.append((var, c))
-        return steps, atoms, Form(form.const, rest)
-
-    def condition(self, guard: Guard, wide: bool) -> Reg:
-        """Whether all conditions hold: for each lane if any of them depends on it, or if `wide`."""
-        depends = frozenset().union(*(c[0].roots() for c in guard))
-        reg = self.memoised(("if", guard, self.lanes), depends, lambda: self._conditions(guard))
-        return self.spread(("if", guard), reg, depends) if wide else reg
-
-    def _conditions(self, guard: Guard) -> Reg:
-        f = self.f
-        scalars, vectors = [], []
-        for form, low, high in guard:
-            wide = self.is_wide(form.roots())
-            reg = self.many(form) if wide else self.number(form)
-            tests = []
-            if form.low < low:
-                tests.append(("sge", low))
-            if form.high >= high:
-                tests.append(("slt", high))
-            for how, limit in tests:
-                test = f.icmp(how, reg, f.number(reg.type, limit))
-                (vectors if wide else scalars).append(test)
-        total = None
-        for test in (*scalars, *vectors):
-            if total is None:
-                total = test
-                continue
-            if total.type != test.type:
-                total = f.splat(total, lanes_of(test.type))
-            total = f.op("and", total, test)
-        assert total is not None
-        return total
 
     # --- memory -----------------------------------------------------------------------------------
 
@@ -572,3 +280,15 @@ class Emitter:
         base = self.memoised(("scratch", kept.offset), frozenset(), head)
         form = kept.form.shift(self.instance * kept.distance)
         return self.address(("scratch", kept.offset), base, form, kept.type)
+
+
+def _integer(buffers: Buffers, expressions: Expressions) -> str:
+    """The type of whole numbers in vectors: 32 bits where that is enough for all of them."""
+    reach = 0
+    for value, buffer in buffers.items():
+        steps = zip(buffer.shape, buffer.strides, strict=True)
+        reach = max(reach, value.dtype.itemsize * sum(abs(s) * n for n, s in steps))
+    forms = [q.form for q in expressions.splits.quotients.values()]
+    forms += [node.data for node in expressions.nodes() if node.kind == "position"]
+    large = any(form.high >= 1 << 31 or form.low < -1 << 31 for form in forms)
+    return "i64" if large or reach >= SMALL else "i32"
