@@ -170,12 +170,14 @@ class GuardedProgram(Program):
     """A program that looks at its red zones after every run."""
 
     plan: Plan
+    private = True
 
     def _call(self) -> None:
-        self.arena[:] = MARK
+        arena = self._settle_in(self.arena)
+        arena[:] = MARK
         super()._call()
         for offset, nbytes in self.plan.arena.zones:
-            zone = self.arena[offset : offset + nbytes]
+            zone = arena[offset : offset + nbytes]
             if not bool(np.all(zone == MARK)):
                 at = offset + int(np.argmax(zone != MARK))
                 raise RedZoneError(f"a kernel wrote to byte {at} of the arena.\n{self.plan.arena}")

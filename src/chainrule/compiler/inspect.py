@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.compiler import build, passes
+from chainrule.compiler import build, passes, show
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import jit
 from chainrule.compiler.native.ceiling import ceiling
@@ -195,6 +195,11 @@ class Inspection:
     def kernels(self) -> str:
         """The kernels and what they compute, step by step."""
         return str(self.plan)
+
+    @property
+    def dot(self) -> str:
+        """The graph, its kernels as boxes, in the language of Graphviz (`dot -Tsvg`)."""
+        return show.dot(self.plan.schedule.graph, self.plan.schedule.kernels)
 
     @property
     def llvm(self) -> str:

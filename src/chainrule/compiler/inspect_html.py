@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
+from chainrule.compiler.show import memory_svg
+
 if TYPE_CHECKING:
     from chainrule.compiler.inspect import Inspection, Profile, Row
 
@@ -49,6 +51,8 @@ def fragment(inspection: Inspection) -> str:
         timeline(profile),
         "<h2>Kernels</h2>",
         table(profile),
+        "<h2>Memory</h2>",
+        memory_svg(inspection.plan),
         *_texts(inspection),
     ]
     return "\n".join(parts)
@@ -59,6 +63,7 @@ def _texts(inspection: Inspection) -> Iterator[str]:
         ("The graph as it was traced", str(inspection.graph)),
         ("The graph after all passes", str(inspection.simplified)),
         ("Kernels and memory", inspection.kernels),
+        ("Graph and kernels for Graphviz", inspection.dot),
         ("LLVM IR", inspection.llvm),
         ("Assembly", inspection.assembly),
     ):
