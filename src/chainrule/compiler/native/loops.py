@@ -82,9 +82,11 @@ class LoopKernel(Kernel):
 
     def settled(self, strides: Mapping[Value, tuple[int, ...]]) -> list[LoopKernel]:
         """Where a few long rows are reduced, several kernels: see `in_blocks`."""
-        for nest in self.nests:
-            if _too_long(plan_of(nest, strides)):
-                return _split(self.ops, self.writes, self.constants, nest, strides)
+        plans = [plan_of(nest, strides) for nest in self.nests]
+        for plan in plans:
+            if _too_long(plan):
+                return _split(self.ops, self.writes, self.constants, plan.nest, strides)
+        self.scratch = max(map(_scratch_of, plans), default=0)
         return [self]
 
     def _units_of(self, nest: Nest) -> int:

@@ -97,6 +97,8 @@ class RowPlan:
         vectors = max(1, order.lane.extent // order.lanes)
         if self.passes and order.lane_in_rows:
             most = 8 if self.nest.cost <= 4 else 4 if self.nest.cost <= 24 else 2
+            # What is done once for each row is written for each instance, too.
+            most = min(most, 8 if (extra := self.nest.row_cost) <= 8 else 4 if extra <= 80 else 2)
             return max(u for u in range(1, most + 1) if vectors % u == 0)
         cost = max(map(len, self.nodes), default=self.nest.cost)
         return min(4 if cost <= 8 else 2 if cost <= 20 else 1, vectors)

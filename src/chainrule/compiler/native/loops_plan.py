@@ -58,6 +58,12 @@ class Nest:
         return product(v.extent for v in (*self.rows, *self.inner) if v is not self.block)
 
     @property
+    def row_cost(self) -> int:
+        """Instructions for one row, beside those for its elements, roughly."""
+        inner = frozenset(self.inner)
+        return sum(n.cost for n in self.nodes() if n.kind == "apply" and not n.depends & inner)
+
+    @property
     def cost(self) -> int:
         """Instructions for one element, roughly."""
         inner = frozenset(self.inner)
