@@ -140,7 +140,8 @@ LOOPS = {
         lambda c, x: (c + cr.sum(x * b, axis=0), cr.max(x, axis=1)), a[0], cr.stack([a, b])
     ),
     "a matrix that is carried": lambda a, b: cr.scan(
-        lambda c, x: (c + cr.matmul(x.T, b), cr.matmul(b, c)), cr.eye(3, dtype=a.dtype), cr.stack([a, b])
+        lambda c, x: (c + cr.matmul(x.T, b), cr.matmul(b, c)), cr.eye(3, dtype=a.dtype),
+        cr.stack([a, b]),
     ),
     "outer loop": lambda a, b: cr.scan(
         lambda c, x: cr.scan(lambda c, y: (c * y + b, c), c, cr.stack([x, x + 1])), a,

@@ -11,6 +11,7 @@ written into it: where the function cuts the way back (`detach`, `no_grad`), as 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -65,10 +66,20 @@ class BodyTracer:
 
     Arguments:
         differentiable: whether a derivative of the graph may be taken.
+        cells: tensors from outside that the function assigns to, which go in and come out, and
+            whether a gradient may go through them.
+
+    Attributes:
+        assigned: the tensors that were assigned to and are not known to be made inside, what they
+            were before, and whether gradients were recorded then.
     """
 
-    def __init__(self, differentiable: bool):
+    def __init__(self, differentiable: bool, cells: Sequence[tuple[Any, bool]] = ()):
         self.graph = Graph(name="body")
+        self.cells = [x for x, _ in cells]
+        self._flows = [flows for _, flows in cells]
+        self.assigned: dict[int, tuple[weakref.ref[Any], Any, bool]] = {}
+        self._before: list[Any] = []
         self.differentiable = differentiable
         self.parent: Any = None
         self.captured: dict[tuple[int, int, int], tuple[Value, Any]] = {}
@@ -82,12 +93,27 @@ class BodyTracer:
     def __enter__(self) -> BodyTracer:
         self.parent, state.tracer = state.tracer, self
         self._observers = state.observers
+        self._before = [(x._array, x._node, x._slot) for x in self.cells]
         return self
+
+    def enter_cells(self) -> list[Value]:
+        """Let the cells hold what stands for their values; those."""
+        values = []
+        for cell, flows in zip(self.cells, self._flows, strict=True):
+            x = self.input(Spec(cell.shape, cell.dtype), connected=flows)
+            values.append(self.value(x))
+            inside = alias(x)
+            cell._array, cell._node, cell._slot = inside._array, inside._node, inside._slot
+        return values
 
     def __exit__(self, *exception: object) -> None:
         state.tracer, state.observers = self.parent, self._observers
         for generator, (_, before) in self.generators.items():
             generator.state = before
+        touched = [(one(), before) for one, before, _ in self.assigned.values()]
+        for x, before in [*touched, *zip(self.cells, self._before, strict=True)]:
+            if x is not None:
+                x._array, x._node, x._slot = before
 
     # --- called by graph.apply and graph.constant -------------------------------------------------
 
@@ -125,6 +151,17 @@ class BodyTracer:
             before = generator.state
             generator.state = self.input(RANDOM_STATE)
             self.generators[generator] = (self.value(generator.state), before)
+
+    def assign(self, tensor: Any) -> None:
+        """Called before a tensor is assigned to."""
+        before = (tensor._array, tensor._node, tensor._slot)
+        known = self.assigned.get(id(tensor), (weakref.ref(tensor), before, False))
+        self.assigned[id(tensor)] = (*known[:2], known[2] or state.grad_enabled)
+
+    def found(self) -> list[tuple[Any, bool]]:
+        """The tensors that were assigned to and are still there; whether gradients flow."""
+        found = [(one(), flows) for one, _, flows in self.assigned.values()]
+        return [(x, flows) for x, flows in found if x is not None]
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -195,14 +232,21 @@ class Body:
     """A function as a graph.
 
     `graph.inputs` are what was captured from outside (`outside`: those tensors), then the states of
-    the generators that it draws from, then the function's own arguments; `graph.outputs` the
-    states afterwards, then what it returned, which `results` holds too, as it was returned.
+    the generators that it draws from and of the tensors from outside that it assigns to (`cells`),
+    then the function's own arguments; `graph.outputs` the states afterwards, then what it returned,
+    which `results` holds too, as it was returned.
     """
 
     graph: Graph
     outside: list[Any]
     generators: list[Any]
+    cells: list[Any]
     results: Any
+
+    @property
+    def states(self) -> int:
+        """How many states go in and come out."""
+        return len(self.generators) + len(self.cells)
 
 
 def trace(
@@ -211,27 +255,59 @@ def trace(
 ) -> Body:  # fmt: skip
     """Trace `function(*tensors of specs)`.
 
+    If it assigns to tensors from outside it is traced again, with those as states.
+
     Arguments:
         connected: which of them may require gradients.
         leaves_of: takes what the function returned apart into tensors (and checks it).
     """
-    with BodyTracer(state.grad_enabled) as tracer:
-        arguments = list(map(tracer.input, specs, connected))
-        own = [tracer.value(x) for x in arguments]
-        # The function gets tensors of its own, to which it may assign.
-        returned = function(*[alias(x) for x in arguments])
-        outputs = [tracer.value(x) for x in leaves_of(returned)]
-        generators = list(tracer.generators)
-        states = [value for value, _ in tracer.generators.values()]
-        after = [tracer.value(generator.state) for generator in generators]
-    graph = tracer.graph
+
+    def once(cells: Sequence[Any]) -> tuple[Body, list[tuple[Any, bool]]]:
+        with BodyTracer(state.grad_enabled, cells) as tracer:
+            return _traced(tracer, function, specs, connected, leaves_of)
+
+    body, found = once(())
+    if not found:
+        return body
+    _check_cells(found)
+    # What was made inside is another tensor each time, and is not assigned to in a second trace.
+    again, second = once(found)
+    cells = [pair for pair in found if any(pair[0] is y for y, _ in second)]
+    if len(cells) < len(found):
+        return once(cells)[0] if cells else body
+    return again
+
+
+def _traced(
+    tracer: BodyTracer, function: Callable[..., Any], specs: Sequence[Spec],
+    connected: Sequence[bool], leaves_of: Callable[[Any], list[Any]],
+) -> tuple[Body, list[tuple[Any, bool]]]:  # fmt: skip
+    """One trace, and the tensors that were assigned to in it."""
+    arguments = list(map(tracer.input, specs, connected))
+    own = [tracer.value(x) for x in arguments]
+    cells = tracer.enter_cells()
+    # The function gets tensors of its own, to which it may assign.
+    returned = function(*[alias(x) for x in arguments])
+    outputs = [tracer.value(x) for x in leaves_of(returned)]
+    generators = list(tracer.generators)
+    states = [value for value, _ in tracer.generators.values()]
+    after = [tracer.value(generator.state) for generator in generators]
+    after += [tracer.value(cell) for cell in tracer.cells]
     outside = tracer.from_outside()
-    graph.outputs = [*after, *outputs]
-    graph = pruned(graph)
+    tracer.graph.outputs = [*after, *outputs]
+    graph = pruned(tracer.graph)
     used = {x for op in graph.ops for x in op.inputs} | set(graph.outputs)
     kept = {value: x for value, x in outside.items() if value in used}
-    graph.inputs = [*kept, *states, *own]
-    return Body(graph, list(kept.values()), generators, returned)
+    graph.inputs = [*kept, *states, *cells, *own]
+    return Body(graph, list(kept.values()), generators, tracer.cells, returned), tracer.found()
+
+
+def _check_cells(cells: Sequence[tuple[Any, bool]]) -> None:
+    if any(isinstance(x._node, Leaf) for x, _ in cells):
+        raise TraceError(
+            "a tensor that requires a gradient is assigned to inside the body of a loop or branch; "
+            "carry its value through the loop instead, and assign to it once, behind the loop."
+        )
 
 
 def replay(ops: Iterable[Op], known: dict[Value, Any]) -> None:

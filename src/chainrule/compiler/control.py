@@ -116,12 +116,12 @@ def _run(
     body = trace(
         lambda *a: step(list(a[:m]), list(a[m:])), specs, connected, lambda r: [*r[0], *r[1]]
     )
-    states = _states(body.generators)
+    states = _states(body.generators, body.cells)
     results = apply_scan(
         [*body.outside, *states, *carry, *xs], body.graph, len(body.outside), len(states) + m,
         n, reverse, recompute,
     )  # fmt: skip
-    rest = _with_states(body.generators, results)
+    rest = _with_states(body.generators, body.cells, results)
     return rest[:m], rest[m:]
 
 
@@ -232,9 +232,9 @@ def cond(
         for f in (true_fn, false_fn)
     ]
     _same_results(true_fn, false_fn, *bodies)
-    outside, generators, graphs = _united(bodies)
-    results = apply_cond(predicate, [*outside, *_states(generators), *inputs], *graphs)
-    return built[0](_with_states(generators, results))
+    outside, generators, cells, graphs = _united(bodies)
+    results = apply_cond(predicate, [*outside, *_states(generators, cells), *inputs], *graphs)
+    return built[0](_with_states(generators, cells, results))
 
 
 def _same_results(true_fn: Any, false_fn: Any, first: Body, second: Body) -> None:
@@ -257,29 +257,31 @@ def _same_results(true_fn: Any, false_fn: Any, first: Body, second: Body) -> Non
                 )
 
 
-def _united(bodies: Sequence[Body]) -> tuple[list[Any], list[Any], list[Graph]]:
-    """Bodies of the same inputs and outputs: what was captured, the generators, the graphs."""
-    outside: dict[tuple[int, int, int], Any] = {}
+def _united(bodies: Sequence[Body]) -> tuple[list[Any], list[Any], list[Any], list[Graph]]:
+    """Bodies of the same inputs and outputs: what was captured, generators, cells, the graphs."""
+    outside: dict[Any, Any] = {}
     for body in bodies:
         for x in body.outside:
             outside.setdefault((id(x._array), id(x._node), x._slot), x)
     generators = list(dict.fromkeys(g for body in bodies for g in body.generators))
+    cells = list({id(x): x for body in bodies for x in body.cells}.values())
+    states = [*generators, *cells]
+    specs = [Spec(g.state.shape, g.state.dtype) for g in generators]
+    specs += [Spec(x.shape, x.dtype) for x in cells]
     graphs = []
     for body in bodies:
         values = iter(body.graph.inputs)
         captured = {(id(x._array), id(x._node), x._slot): next(values) for x in body.outside}
-        states = {g: next(values) for g in body.generators}
-        after = dict(zip(body.generators, body.graph.outputs, strict=False))
-        random = [states.get(g) or Value(Spec(g.state.shape, g.state.dtype)) for g in generators]
-        inputs = [captured.get(key) or Value(Spec(x.shape, x.dtype)) for key, x in outside.items()]
+        mine = {id(one): next(values) for one in (*body.generators, *body.cells)}
+        after = dict(zip(mine, body.graph.outputs, strict=False))
+        before = [mine.get(id(one)) or Value(spec) for one, spec in zip(states, specs, strict=True)]
+        fixed = [captured.get(key) or Value(Spec(x.shape, x.dtype)) for key, x in outside.items()]
+        kept = [after.get(id(one), v) for one, v in zip(states, before, strict=True)]
         old = body.graph
-        outputs = [
-            *[after.get(g, value) for g, value in zip(generators, random, strict=True)],
-            *old.outputs[len(body.generators) :],
-        ]
-        inputs = [*inputs, *random, *values]
+        outputs = [*kept, *old.outputs[body.states :]]
+        inputs = [*fixed, *before, *values]
         graphs.append(Graph(inputs, old.constants, old.ops, outputs, {}, old.name))
-    return list(outside.values()), generators, graphs
+    return list(outside.values()), generators, cells, graphs
 
 
 def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any) -> Any:
@@ -304,41 +306,46 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     test = trace(
         lambda *a: cond_fn(build(a)), specs, connected, lambda r: [_predicate("while_loop", r)]
     )  # fmt: skip
-    if test.generators:
+    if test.states:
         raise ArgumentError(
-            f"{_named(cond_fn)} draws random numbers; draw them in while_loop's body_fn and carry "
-            "them over."
+            f"{_named(cond_fn)} draws random numbers, or assigns to a tensor from outside; do that "
+            "in while_loop's body_fn, and carry over what the condition needs."
         )
     body = trace(
         lambda *a: body_fn(build(a)), specs, connected,
         lambda r: _carried(body_fn, init, carry, r),
     )  # fmt: skip
-    outside, generators, graphs = _united([test, body])
+    outside, generators, cells, graphs = _united([test, body])
     # The test gives its verdict alone; the states are what the body makes of them.
-    graphs[0].outputs = graphs[0].outputs[len(generators) :]
+    graphs[0].outputs = graphs[0].outputs[body.states :]
     results = apply(
-        control.while_loop, *outside, *_states(generators), *carry, test=graphs[0],
+        control.while_loop, *outside, *_states(generators, cells), *carry, test=graphs[0],
         body=graphs[1], consts=len(outside),
     )  # fmt: skip
-    return build(_with_states(generators, results))
+    return build(_with_states(generators, cells, results))
 
 
-# --- random state --------------------------------------------------------------------------------
+# --- states --------------------------------------------------------------------------------------
 
 
-def _states(generators: Sequence[Any]) -> list[Any]:
+def _states(generators: Sequence[Any], cells: Sequence[Any]) -> list[Any]:
     """The states that go into a loop; a loop around it is told that they will change."""
     for generator in generators:
         if state.tracer is not None:
             state.tracer.stateful(generator)
-    return [generator.state for generator in generators]
+    return [*[generator.state for generator in generators], *cells]
 
 
-def _with_states(generators: Sequence[Any], results: Sequence[Any]) -> list[Any]:
-    """Give the generators the states that came out; returns the other results."""
+def _with_states(
+    generators: Sequence[Any], cells: Sequence[Any], results: Sequence[Any]
+) -> list[Any]:
+    """Give the generators and the tensors what came out; returns the other results."""
+    n = len(generators)
     for generator, after in zip(generators, results, strict=False):
         generator.state = after
-    return list(results[len(generators) :])
+    for cell, after in zip(cells, results[n:], strict=False):
+        cell._rebind(after)
+    return list(results[n + len(cells) :])
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -406,6 +406,9 @@ class Tracer:
     def leave_layer(self) -> None:
         self.layers.pop()
 
+    def assign(self, tensor: Any) -> None:
+        """A tensor is about to be assigned to; it is seen when that happens."""
+
     def stateful(self, generator: Any) -> None:
         """A generator is about to be drawn from; its state is seen as any tensor is."""
 
