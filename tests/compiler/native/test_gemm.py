@@ -228,3 +228,39 @@ def test_neon_code_multiplies_in_vectors():
         tile = kernels[-1].plan.down.size * kernels[-1].plan.across.size
         assert len(re.findall(r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.(4s|s\[\d\])", code)) >= tile
         assert "fmadd" not in code
+
+
+@pytest.mark.parametrize("order", "nt")
+def test_batches_of_packed_matrices(order):
+    """Packed once for each batch, or once for all where they share it and rows do not merge."""
+    kernels = check(500, 100, 600, "n" + order, (2, 2))
+    assert [k.family for k in kernels] == ["pack", "matmul"]
+    rng = np.random.default_rng(0)
+    graph = Graph()
+    x = graph.input(Spec((3, 900, 300), np.dtype("float32")))
+    w0, w, aw = matrix(graph, rng, (300, 200), np.float32, order)
+    w = graph.add(broadcast_to, w, shape=(3, 300, 200))
+    z = graph.add(product, x, w)
+    kernels = matmul.lower(graph.ops, [z])
+    assert [k.family for k in kernels] == ["pack", "matmul"]
+    ax = arrays_for(rng, x.shape, np.float32)
+    got = run_kernels(kernels, {x: ax, w0: aw}, {x: (900 * 300 + 13, 300, 1)})[z]
+    compare(got, ax, aw if order == "n" else aw.T)
+
+
+@each_target
+def test_results_do_not_depend_on_who_computes_them(target):
+    """The same bits however the units are dealt out."""
+    rng = np.random.default_rng(0)
+    for size, orders in (((150, 200, 900), "nt"), ((33, 20, 15001), "tn"), ((6, 90, 400), "nt")):
+        graph = Graph()
+        m, n, k = size
+        x0, x, ax = matrix(graph, rng, (m, k), np.float32, orders[0])
+        y0, y, ay = matrix(graph, rng, (k, n), np.float32, orders[1])
+        z = graph.add(product, x, y)
+        kernels = matmul.lower(graph.ops, [z], target)
+        results = [
+            run_kernels(kernels, {x0: ax, y0: ay}, None, target, pieces, seed)[z]
+            for pieces, seed in ((1, 0), (2, 1), (7, 2))
+        ]
+        assert all(np.array_equal(results[0], other) for other in results[1:])
