@@ -30,7 +30,7 @@ def kernels(op: Op) -> list[Kernel]:
 class CumulativeSum(Kernel):
     """z_k = the sum of x_i over i <= k."""
 
-    family = "scan"
+    family = "cumulative"
 
     def __init__(self, op: Op):
         self.op, self.ops = op, (op,)
