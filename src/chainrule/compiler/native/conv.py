@@ -33,7 +33,8 @@ from chainrule.compiler.native.microkernel import Level, Sums, contract
 from chainrule.compiler.native.microkernel import Tile as Registers
 from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
 
-UNROLLED = 4  # up to that many input channels are written out, not looped over
+UNROLLED = 9  # up to that many rounds are written out, not looped over
+FEW = 4  # images of up to that many channels are read where they lie
 NARROW = 8  # rows with fewer outputs than that are taken from several images at once
 UNIT_FLOPS = 200_000  # a unit is not cut below that
 NEARBY = 20_000  # bytes of weights that may stay in the first-level cache
@@ -104,7 +105,7 @@ class _Emitter:
         self.w = buffers[kernel.packed]
         # Images as they lie, and as they are read and written.
         self.lying = [buffers[kernel.x], buffers[kernel.y]]
-        few = kernel.inside <= UNROLLED and not kernel.depthwise
+        few = kernel.inside <= FEW and not kernel.depthwise
         strided = [b.strides[1] != 1 and kernel.copies for b in self.lying]
         self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
         self.x, self.y = (
@@ -303,17 +304,21 @@ class _Emitter:
             return [tap.results[i : i + width] for i in range(0, len(carry), width)]
         if self.kernel.depthwise:
             return self._depthwise(f, line, tile, pixels, sums, ox, ow, last)
-        sums = list(sums)
-        for i, (lo, hi) in enumerate(tile.spans):
+        sums, i = list(sums), 0
+        for (lo, hi), run in itertools.groupby(tile.spans):
+            taps = len(list(run))
             met = [p for p, (_, c) in enumerate(pixels) if lo <= c < hi]
             if met:
-                self._tap(f, line, i, pixels, met, sums, ox, ow)
+                self._run(f, line, (i, taps), pixels, met, sums, ox, ow)
+            i += taps
         return sums
 
-    def _tap(self, f, line, i, pixels, met, sums: Sums, ox, ow) -> None:
-        """One tap of the innermost axis, for the outputs that meet an input under it."""
-        x = move(f, f.arg("x"), f.add(ox, line.at(0, i) * self.x.strides[-1]), self.type)
-        tap = (line.first + line.jump * i) * self.w_taps[-1]
+    def _run(self, f, line: Line, run: tuple[int, int], pixels, met, sums: Sums, ox, ow) -> None:
+        """Neighbouring taps of the innermost axis, `run` = (first, how many), which meet inputs for
+        the same outputs, and all input channels."""
+        first, taps = run
+        x = move(f, f.arg("x"), f.add(ox, line.at(0, first) * self.x.strides[-1]), self.type)
+        tap = (line.first + line.jump * first) * self.w_taps[-1]
         w = move(f, f.arg("w"), f.add(ow, tap), self.type)
         offsets = [
             pixels[p][0] * self.x.strides[0] + pixels[p][1] * line.step * self.x.strides[-1]
@@ -322,16 +327,18 @@ class _Emitter:
         columns = tuple(v * self.lanes for v in range(len(sums[0])))
         block = Registers(self.type, self.lanes, tuple(offsets), columns, self.lanes)
         some: Sums = [sums[p] for p in met]
-        x_in, inside = self.x.strides[1], self.kernel.inside
-        if inside <= UNROLLED:
-            for c in range(inside):
-                at_x, at_w = (
-                    move(f, x, c * x_in, self.type),
-                    move(f, w, c * self.w_in, self.type),
-                )
-                some = contract(f, block, at_x, at_w, [], some)
+        inside, x_in, w_in = self.kernel.inside, self.x.strides[1], self.w_in
+        x_tap, w_tap = line.delta * self.x.strides[-1], line.jump * self.w_taps[-1]
+        if (x_tap, w_tap) == (inside * x_in, inside * w_in):
+            taps, inside = 1, taps * inside
+        if taps * inside > UNROLLED:
+            levels = [Level(taps, x_tap, w_tap), Level(inside, x_in, w_in)]
+            some = contract(f, block, x, w, levels, some)
         else:
-            some = contract(f, block, x, w, [Level(inside, x_in, self.w_in)], some)
+            for t, c in itertools.product(range(taps), range(inside)):
+                at_x = move(f, x, t * x_tap + c * x_in, self.type)
+                at_w = move(f, w, t * w_tap + c * w_in, self.type)
+                some = contract(f, block, at_x, at_w, [], some)
         for p, row in zip(met, some, strict=True):
             sums[p] = row
 
