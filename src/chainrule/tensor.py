@@ -189,7 +189,7 @@ class Tensor(Operators):
     def _rebind(self, result: Tensor) -> Tensor:
         """Become `result`. Where nothing is recorded only the value changes; the graph stays."""
         if state.tracer is not None:
-            state.tracer.assign(self)
+            state.tracer.rebinds(self)
         if state.grad_enabled:
             if isinstance(self._node, Leaf):
                 raise GradError(

@@ -152,7 +152,7 @@ class BodyTracer:
             generator.state = self.input(RANDOM_STATE)
             self.generators[generator] = (self.value(generator.state), before)
 
-    def assign(self, tensor: Any) -> None:
+    def rebinds(self, tensor: Any) -> None:
         """Called before a tensor is assigned to."""
         before = (tensor._array, tensor._node, tensor._slot)
         known = self.assigned.get(id(tensor), (weakref.ref(tensor), before, False))

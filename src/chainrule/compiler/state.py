@@ -36,6 +36,9 @@ from chainrule.compiler.signature import leaf_key
 from chainrule.compiler.trace import Outside, Tracer, put_setting
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, state, structure
 
+LOOKING = 1e9
+"""Floating-point operations that may be spent on values that somebody wants to see once."""
+
 Backend = Callable[[ir.Graph], InNumPy | Native]
 
 
@@ -155,11 +158,17 @@ class Version:
                 del numbers[key]
 
     def look(self, leaves: Sequence[Any]) -> None:
-        """Show the values that somebody wants to see once, as they are in the first call."""
+        """Show the values that somebody wants to see once, as they are in the first call.
+
+        They are computed in NumPy, unless that would take longer than a look is worth.
+        """
         if not self._probes:
             return
         values = [value for value, _ in self._probes]
         ops = needed(self.graph.ops, values)
+        if sum(op.primitive.flops(op.outputs, *op.inputs, **op.params) for op in ops) > LOOKING:
+            self._probes = []
+            return
         graph = ir.Graph(list(self.graph.inputs), self.graph.constants, ops, values, {}, "probes")
         for (_, look), array in zip(
             self._probes, ir.evaluate(graph, self._arrays(leaves)), strict=True

@@ -406,7 +406,7 @@ class Tracer:
     def leave_layer(self) -> None:
         self.layers.pop()
 
-    def assign(self, tensor: Any) -> None:
+    def rebinds(self, tensor: Any) -> None:
         """A tensor is about to be assigned to; it is seen when that happens."""
 
     def stateful(self, generator: Any) -> None:
