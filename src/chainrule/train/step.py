@@ -95,7 +95,10 @@ class Step:
         self.random_before = random.get_state()
         if self._program is not None:
             settings = tuple(tuple(vars(c).items()) for c in self.callbacks)
-            return self._program(inputs, targets, settings=settings)
+            try:
+                return self._program(inputs, targets, settings=settings)
+            except nonfinite.NotFinite as found:
+                raise self._first_cause(inputs, targets) or found from None
         before = self.model.state_dict()  # tensors are values: this keeps what they were
         try:
             result = self._in_parts(inputs, targets)
@@ -131,6 +134,14 @@ class Step:
             callback.gradients(self.trainer)
         return loss, outputs
 
+    def _first_cause(self, inputs: Any, targets: Any) -> nonfinite.NotFinite | None:
+        """What was not finite first: of several checks a program may tell of any."""
+        try:
+            self._run_again(inputs, targets, nonfinite.check_loss_and_gradients)
+        except nonfinite.NotFinite as found:
+            return found
+        return None
+
     def fits(self, trainer: Any) -> bool:
         """Whether the trainer's step still has these parts."""
         looking = [c for c in trainer.callbacks if looks_at_gradients(c)]
@@ -140,10 +151,14 @@ class Step:
 
     def again(self, inputs: Any, targets: Any) -> None:
         """The forward and backward pass of the last step again, eagerly; then all as it was."""
+        self._run_again(inputs, targets, lambda model, loss: None)
+
+    def _run_again(self, inputs: Any, targets: Any, look: Callable[[Any, Any], None]) -> None:
         before = self.model.state_dict()
         random.set_state(self.random_before)
         try:
-            self._make_forward_backward()(inputs, targets)
+            loss, _ = self._make_forward_backward()(inputs, targets)
+            look(self.model, loss)
         finally:
             self.model.load_state_dict(before)
             self.optimizer.zero_grad()
