@@ -93,6 +93,34 @@ def test_branches_and_while_loops_move_them() -> None:
     assert int(count) == 5
 
 
+class Counter(nn.Module):
+    """Adds up what it sees, in a buffer that it sets anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", cr.zeros(3))
+
+    def forward(self, x: Any) -> Any:
+        self.total = self.total + x
+        return x * self.total
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_buffers_may_be_set_anew(compiled: bool) -> None:
+    xs = cr.asarray(np.arange(12.0, dtype="f4").reshape(4, 3))
+    found = []
+    for loop in (cr.scan, looped):
+        counter = Counter()
+
+        def whole(xs: Any, counter: Any = counter, loop: Any = loop) -> Any:
+            return loop(lambda c, x: (c + counter(x),) * 2, cr.zeros(3), xs)
+
+        result = (cr.compile(whole) if compiled and loop is cr.scan else whole)(xs)
+        found.append([*result, counter.total])
+    for mine, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
 def test_parameters_are_not_assigned_to_inside() -> None:
     w = nn.Parameter(cr.ones(3))
 

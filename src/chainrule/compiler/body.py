@@ -293,6 +293,12 @@ def _traced(
     states = [value for value, _ in tracer.generators.values()]
     after = [tracer.value(generator.state) for generator in generators]
     after += [tracer.value(cell) for cell in tracer.cells]
+    for cell, z in zip(cells, after[len(states) :], strict=True):
+        if cell.spec != z.spec:
+            raise TraceError(
+                f"a tensor of {cell.spec} from outside became one of {z.spec} inside the body of "
+                "a loop or branch; every step must leave it with the shape and dtype it had."
+            )
     outside = tracer.from_outside()
     tracer.graph.outputs = [*after, *outputs]
     graph = pruned(tracer.graph)

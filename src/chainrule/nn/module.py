@@ -172,8 +172,11 @@ class Module(Hooked):
             super().__setattr__(name, value)
 
     def _assigned_in_trace(self, name: str, value: Any) -> bool:
-        """In a compiled function a buffer keeps its tensor, which gets another value."""
+        """While a function is traced a buffer keeps its tensor, which gets another value."""
         tracer, old = program_tracer(), self._buffers[name]
+        if running.tracer is not tracer and old is not None and value is not None:
+            old._rebind(value)  # in the body of a loop
+            return True
         return tracer is not None and old is not None and tracer.assign(old, value)
 
     def _set_to_none_or_refuse(
