@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler import ir
-from chainrule.compiler.native.program import ALIGNMENT, address_of
+from chainrule.compiler.native.runtime_memory import ALIGNMENT, address_of
 from chainrule.compiler.slots import binding_slot
 from chainrule.graph import Array, Deferred
 

@@ -29,11 +29,11 @@ from chainrule.compiler.launch import (
     binding,
     make_own,
 )
-from chainrule.compiler.native.program import address_of
+from chainrule.compiler.native.runtime_memory import address_of
 from chainrule.compiler.numbers import NumberProgram
-from chainrule.compiler.results import SPENT, Results, finder, made
+from chainrule.compiler.results import SPENT, Results, made
 from chainrule.compiler.signature import leaf_key
-from chainrule.compiler.trace import Outside, Tracer, put_setting
+from chainrule.compiler.trace import Outside, Tracer, finder, put_setting
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, state, structure
 
 LOOKING = 1e9
@@ -75,7 +75,7 @@ class Version:
         self._single = _is_one_tensor(results)
         self._back, self._saved = results.back, results.saved
         self._backend = backend
-        self._sources = [] if self._back is None else [finder(b) for b in self._back.books]
+        self._sources = [] if self._back is None else self._back.sources
         self._take_books(tracer, set(results.updates.values()))
         self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
         self._items = list(tracer.items.values())
@@ -322,15 +322,14 @@ class Version:
         arrays = list(arrays)
         for i, _, _ in self._scalars:  # their memory is used again
             arrays[i] = arrays[i].copy()
-        tensors = [find(leaves) for find in self._sources]
+        tensors = [find(leaves) for _, find in self._sources]
         saved = [outputs[i] if kind == "output" else arrays[i] for kind, i in self._saved]
         places = {x: i for i, x in enumerate(self.graph.inputs)}
         replaced = set(self.graph.updates.values())
         inputs = {x: make(arrays[i]) for x, i in places.items() if i not in replaced}
-        for books, tensor in zip(back.books, tensors, strict=True):
-            assert books.input is not None
-            if places[books.input.value] not in replaced:
-                inputs[books.input.value] = make(tensor._array, tensor._node, tensor._slot)
+        for (value, _), tensor in zip(self._sources, tensors, strict=True):
+            if places[value] not in replaced:
+                inputs[value] = make(tensor._array, tensor._node, tensor._slot)
         call = Call(self.graph.name, back, self._backend, saved, inputs)
         results = tuple(outputs[self.graph.outputs.index(value)] for value in back.outputs)
         return Node(call, {}, tuple(tensors), results)

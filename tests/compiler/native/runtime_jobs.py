@@ -12,6 +12,7 @@ from chainrule.compiler.native.program import (
     HostCall,
     Label,
     Phase,
+    Place,
     Program,
     Tables,
     Task,
@@ -27,17 +28,17 @@ BUSY = 1000.0  # nanoseconds that a unit is said to cost, so that threads are wa
 def mixing(module: Module, name: str, units: int, source: int, target: int, delay: int) -> str:
     """target[u] = FACTOR source[(7 u + 3) % units] + u, after some idle rounds.
 
-    `source` and `target` are offsets in the arena, in elements.
+    `source` and `target` are offsets in what is bound to slot 2, in elements.
     """
     f = Function(module, name, PARAMETERS)
-    arena = f.load(f.at(f.arg("table"), 0, "ptr"), "ptr")
+    data = f.load(f.at(f.arg("table"), 2, "ptr"), "ptr")
     with f.loop(f.arg("lo"), f.arg("hi")) as u:
         other = f.urem(f.add(f.mul(u.index, 7), 3), units)
-        x = f.load(f.at(f.at(arena, source, "i64"), other, "i64"), "i64")
+        x = f.load(f.at(f.at(data, source, "i64"), other, "i64"), "i64")
         with f.loop(0, delay, carry=[x]) as wait:
             wait.next = [f.op("xor", wait.carried[0], Reg("0", "i64"))]
         y = f.add(f.mul(wait.results[0], FACTOR), u.index)
-        f.store(y, f.at(f.at(arena, target, "i64"), u.index, "i64"))
+        f.store(y, f.at(f.at(data, target, "i64"), u.index, "i64"))
     return f.finish()
 
 
@@ -55,20 +56,23 @@ def code_of(units: int, delay: int) -> bytes:
 def mixer(
     units: int, phases: int, delay: int = 1, cost: float = BUSY, chunk: int = 1, **more
 ) -> Program:
-    """A program of so many phases, an even number; its result lies in the arena."""
+    """A program of so many phases, an even number, on one array of 2 units numbers."""
     steps: list[Phase | HostCall] = [
         Phase((Task(p % 2, units, units * cost, chunk),)) for p in range(phases)
     ]
-    tables = Tables(steps, [], [], arena=16 * units, kernels=[Label("there"), Label("back")])
-    return Program(code_of(units, delay), tables, **more)
+    place = Place(2, (2 * units,), "int64")
+    tables = Tables(steps, [place], [place], kernels=[Label("there"), Label("back")])
+    program = Program(code_of(units, delay), tables, **more)
+    program.bind(2, np.zeros(2 * units, np.int64))
+    return program
 
 
 def result(program: Program, units: int) -> np.ndarray:
-    return program.arena.view(np.int64)[:units]
+    return program.bound(2)[:units]
 
 
 def run(program: Program, units: int, seed: int = 0) -> np.ndarray:
-    program.arena.view(np.int64)[: 2 * units] = seed
+    program.bound(2)[:] = seed
     program.call()
     return result(program, units).copy()
 

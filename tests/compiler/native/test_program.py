@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,3 +205,37 @@ def test_programs_go_when_nobody_holds_them():
     gone = weakref.ref(program)
     del program
     assert gone() is None
+
+
+def test_programs_share_the_memory_of_temporary_values():
+    code, tables = two_phases()
+    small, large = Program(code, tables), Program(code, replace(tables, arena=40 * N))
+    x = np.arange(N, dtype=np.float32)
+    want = 3 * (2 * x + 1) - 5
+    for program in (small, large, small):
+        np.testing.assert_array_equal(program.run([x])[0], want)
+    assert small.arena is large.arena and small.arena is not None
+    gone = weakref.ref(small.arena)
+    assert small.arena.nbytes >= 40 * N
+    del program, small
+    assert gone() is not None
+    del large
+    assert gone() is None
+
+
+def test_programs_that_run_at_once_have_memory_of_their_own():
+    code, tables = two_phases()
+    tables.steps.insert(1, HostCall(0))
+    inner = Program(code, replace(tables, steps=[s for s in tables.steps if s != HostCall(0)]))
+    seen = []
+
+    def nested(program: Program) -> None:
+        x = np.full(N, 7, np.float32)
+        np.testing.assert_array_equal(inner.run([x])[0], 3 * (2 * x + 1) - 5)
+        seen.append(inner.arena is not program.arena)
+
+    x = np.arange(N, dtype=np.float32)
+    outer = Program(code, tables, hosts=[nested])
+    for _ in range(3):
+        np.testing.assert_array_equal(outer.run([x])[0], 3 * (2 * x + 1) - 5)
+    assert seen == [True] * 3

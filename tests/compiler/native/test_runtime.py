@@ -183,6 +183,7 @@ def test_ctrl_c_within_a_second_and_state_whole(threads, commits):
             tables = program.tables
             tables.steps = [Phase(s.tasks, True) for s in steps]
             program = Program(program.code, tables)
+            program.bind(2, np.zeros(128, np.int64))
         threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
         start = time.monotonic()
         try:

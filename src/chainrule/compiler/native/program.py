@@ -28,6 +28,7 @@ from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import Library
 from chainrule.compiler.native.kernel import ARENA, CONSTANTS, Buffer
 from chainrule.compiler.native.runtime_job import Job, Piece, rows_for
+from chainrule.compiler.native.runtime_memory import ARENAS, address_of, empty, memory
 from chainrule.compiler.native.runtime_tables import (
     HostCall,
     Label,
@@ -51,6 +52,7 @@ __all__ = [
     "ProgramError",
     "Tables",
     "Task",
+    "address_of",
     "empty",
     "export_kernels",
     "memory",
@@ -58,9 +60,6 @@ __all__ = [
 
 KERNELS = "chainrule_kernels"
 """The one symbol that a program's object code exports: the addresses of its kernels, in order."""
-
-ALIGNMENT = 64
-LARGE = 4 << 20  # from here on memory is aligned so that large pages can serve it
 
 SHORT = 1e6
 """Nanoseconds: what takes less keeps Python's lock, or another thread could take it for 5 ms."""
@@ -74,23 +73,6 @@ SLICE = 50_000_000
 
 class ProgramError(ChainruleError, RuntimeError):
     """A program that cannot be run as it was asked to."""
-
-
-_DATA = object.__basicsize__
-"""Where an array object of NumPy holds the address of its elements: after what every object has."""
-
-
-def _read_address(array: Array) -> int | None:
-    return ctypes.c_void_p.from_address(id(array) + _DATA).value
-
-
-def _slow_address(array: Array) -> int:
-    return array.ctypes.data
-
-
-_sample = np.arange(3)
-# NumPy's binary interface fixes that place; `array.ctypes.data` takes five times as long.
-address_of = _read_address if _read_address(_sample) == _sample.ctypes.data else _slow_address
 
 
 class Segment:
@@ -148,21 +130,6 @@ def export_kernels(module: Module, names: Sequence[str]) -> None:
     module.globals[KERNELS] = f"@{KERNELS} = constant [{len(names)} x ptr] [{body}], align 64"
 
 
-def memory(nbytes: int) -> Array:
-    """Fresh bytes, aligned to 64, or to a large page where that pays; never empty."""
-    align = 2 << 20 if nbytes >= LARGE else ALIGNMENT
-    raw = np.empty(nbytes + align, np.uint8)
-    start = -raw.ctypes.data % align
-    return raw[start : start + max(nbytes, 1)]
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array of aligned, uninitialised memory."""
-    dtype = np.dtype(dtype)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return memory(nbytes)[:nbytes].view(dtype).reshape(shape)
-
-
 class Program:
     """Object code and tables, ready to run.
 
@@ -188,9 +155,12 @@ class Program:
 
     Attributes:
         plan: what it was made from, if it was made in this process.
+        arena: where temporary values lay in the last run; other programs use it too.
+        private: whether no other program may use it.
     """
 
     plan: Any = None
+    private = False
 
     def __init__(
         self,
@@ -218,15 +188,12 @@ class Program:
             self._kernels = list(exported)
         self._table = (ctypes.c_void_p * tables.slots)()
         self._bound: list[Any] = [None] * tables.slots
-        self.arena = memory(tables.arena)
         self.constants = memory(len(constants))
         self.constants_given = self.constants[: len(constants)]
         self.constants_given[:] = np.frombuffer(constants, np.uint8)
-        self.bind(ARENA, self.arena)
         self.bind(CONSTANTS, self.constants)
+        self.arena: Array | None = None
         self._status: Array | None = None
-        if tables.status is not None:
-            self._status = self.arena[tables.status :][:8].view(np.int64)
         self._parts = self._segments()
         self._host_commits = _host_commits(tables.steps)
         self._pool: runtime.Pool | None = None
@@ -279,6 +246,10 @@ class Program:
         """
         self._table[slot] = address_of(array)
         self._bound[slot] = array
+
+    def bound(self, slot: int) -> Array:
+        """The array that a slot points to."""
+        return self._bound[slot]
 
     def view(self, buffer: Buffer) -> Array:
         """A buffer of the program as an array; for host calls."""
@@ -359,16 +330,37 @@ class Program:
             self._call()
 
     def _call(self) -> None:
-        ready = self._pool is not None and self._pool is runtime.current()
-        if self._kernels and (not ready or self._unfinished):  # NumPy alone needs no threads
-            self._prepare()
-        if self._status is not None:
-            self._status[0] = 0
-        if self._host_commits:
-            with uninterrupted():
+        if self._unfinished is not None:
+            self._finish()
+        arena = self.arena if self.private else ARENAS.take(self.tables.arena)
+        if arena is not self.arena or arena is None:
+            arena = self._settle_in(arena)
+        if self._kernels and (self._pool is None or self._pool is not runtime.current()):
+            self._prepare()  # NumPy alone needs no threads
+        try:
+            if self._status is not None:
+                self._status[0] = 0
+            if self._host_commits:
+                with uninterrupted():
+                    self._run_parts()
+            else:
                 self._run_parts()
-        else:
-            self._run_parts()
+        finally:
+            if self._unfinished is None and not self.private:
+                ARENAS.give(arena)
+
+    def _settle_in(self, arena: Array | None) -> Array:
+        """Let temporary values lie in this memory, or in new memory of the program's own."""
+        if arena is None:
+            arena = memory(self.tables.arena)
+        self.arena = arena
+        self.bind(ARENA, arena)
+        if self.tables.status is not None:
+            self._status = arena[self.tables.status :][:8].view(np.int64)
+            for part in self._parts:
+                if isinstance(part, Segment):
+                    part.job.watch(address_of(self._status))
+        return arena
 
     def _run_parts(self) -> None:
         for part in self._parts:
@@ -411,7 +403,6 @@ class Program:
 
     def _prepare(self) -> None:
         """Make the jobs ready for the pool that there is now."""
-        self._finish()
         pool = self._pool = runtime.pool()
         self._enter, self._enter_keeping_lock = pool.native.enter, pool.native.enter_keeping_lock
         self._pool_address = pool.address
@@ -431,6 +422,7 @@ class Program:
         """
         with self._lock:
             if self._kernels:
+                self._finish()
                 self._prepare()
             threads = self._pool.threads if self._pool is not None else 1
             rows = rows_for(threads, len(self.tables.kernels))

@@ -116,11 +116,15 @@ class Job:
         self._put(0, JOB["scratch"], scratch)
         self._put(0, JOB["stride"], stride)
         if status:
-            self._put(0, JOB["status"], status)
+            self.watch(status)
         self._put(0, JOB["threads"], self.wants(threads))
         self._put(0, JOB["wake"], -1 if self.cost >= WAKE else 0)
         for name in ("mode", "stop", "at_phase", "at_task", "at_unit"):
             self._put(0, JOB[name], 0)
+
+    def watch(self, status: int) -> None:
+        """End when the int64 at this address is not 0."""
+        self._put(0, JOB["status"], status)
 
     def wants(self, threads: int) -> int:
         """How many of the threads to run on."""
