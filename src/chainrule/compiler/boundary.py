@@ -17,7 +17,8 @@ import numpy as np
 from chainrule.autograd import engine
 from chainrule.compiler import ir
 from chainrule.compiler.body import extract, needed, replay
-from chainrule.compiler.trace import Outside, Traced, Tracer
+from chainrule.compiler.trace import Outside, Tracer, finder
+from chainrule.compiler.traced import Traced
 from chainrule.dtypes import is_float
 from chainrule.errors import GradError
 from chainrule.graph import Array, Leaf, Node, make, state
@@ -32,7 +33,7 @@ class WayBack:
     """The derivative of what a function returned, by all tensors from outside that need gradients.
 
     Attributes:
-        books: those tensors.
+        sources: for each of those tensors its value in the forward graph, and how to find it.
         saved: the values of the forward graph that the derivative reads.
         graph: the derivative: inputs are the saved values, then dL/d(returned tensors).
     """
@@ -47,7 +48,7 @@ class WayBack:
         seeds = [make(Traced(tracer, value, None)) for value in self.upstream]  # type: ignore[arg-type]
         found = _gradients(returned, candidates, seeds)
         pairs = [(b, g) for b, g in zip(candidates, found, strict=True) if g is not None]
-        self.books: list[Outside] = [b for b, _ in pairs]
+        self.sources = [(b.input.value, finder(b)) for b, _ in pairs if b.input is not None]
         self.results = [tracer.value(g._array) for _, g in pairs]
         ops = tracer.graph.ops
         self.forward.ops, self._ops = ops[:mark], needed(ops[mark:], self.results)

@@ -7,35 +7,16 @@ of where a call has to put it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from chainrule.compiler import ir
 from chainrule.compiler.boundary import WayBack, carries_gradient, is_spent, spent_node
 from chainrule.compiler.numbers import Number
 from chainrule.compiler.signature import take_apart
-from chainrule.compiler.trace import ABSENT, Outside, Tracer, position_of
+from chainrule.compiler.trace import ABSENT, Find, Outside, Tracer, finder, position_of
 from chainrule.errors import TraceError
 from chainrule.graph import Array, Node, Value, make
-
-Find = Callable[[Sequence[Any]], Any]
-"""Finds a tensor, given the tensors among the call's arguments."""
-
-
-def finder(books: Outside) -> Find:
-    """How a call finds a tensor from outside."""
-    place = books.place
-    if place is None:
-        return lambda leaves: books.tensor
-    kind, what = place
-    if kind == "argument":
-        return lambda leaves: leaves[what]
-    if kind == "random":
-        return lambda leaves: what._state
-    if kind == "grad":
-        owner = finder(what)
-        return lambda leaves: owner(leaves).grad
-    return lambda leaves: dict.__getitem__(kind, what)
 
 
 class Results:

@@ -13,7 +13,7 @@ is over and the program has run. A trace that fails has therefore changed nothin
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainrule.compiler import ir
@@ -69,6 +69,26 @@ class Outside:
     @property
     def changed(self) -> bool:
         return self.array is not ABSENT and self.array is not self.input
+
+
+Find = Callable[[Sequence[Any]], Any]
+"""Finds a tensor, given the tensors among the call's arguments."""
+
+
+def finder(books: Outside) -> Find:
+    """How a call finds a tensor from outside. (The books themselves are let go after the trace.)"""
+    place, tensor = books.place, books.tensor
+    if place is None:
+        return lambda leaves: tensor
+    kind, what = place
+    if kind == "argument":
+        return lambda leaves: leaves[what]
+    if kind == "random":
+        return lambda leaves: what._state
+    if kind == "grad":
+        owner = finder(what)
+        return lambda leaves: owner(leaves).grad
+    return lambda leaves: dict.__getitem__(kind, what)
 
 
 class Tracer:
@@ -465,4 +485,4 @@ def position_of(value: Any) -> int | None:
     return value._position if isinstance(value, Number) else None
 
 
-__all__ = ["ABSENT", "Outside", "Traced", "Tracer", "position_of"]
+__all__ = ["ABSENT", "Find", "Outside", "Traced", "Tracer", "finder", "position_of"]
