@@ -20,7 +20,7 @@ from chainrule.compiler.native.kernel import (
     strides_of,
 )
 from chainrule.compiler.native.program import HostCall, Label, Phase, Place, Tables, Task
-from chainrule.compiler.schedule import Schedule
+from chainrule.compiler.schedule import Schedule, may_fail
 from chainrule.graph import Shape
 
 STATUS = 8
@@ -97,10 +97,24 @@ def plan(schedule: Schedule, strides: Strides | None = None, redzone: int = 0) -
 
 
 def divide(schedule: Schedule) -> list[list[int]]:
-    """Kernels that may run side by side, as soon as all that they wait for is done."""
-    level: dict[int, int] = {}
+    """Kernels that may run side by side; a host kernel is alone."""
+    level = _late(schedule, _soon(schedule))
+    levels: list[list[int]] = [[] for _ in range(1 + max(level, default=-1))]
+    for i, n in enumerate(level):
+        levels[n].append(i)
+    steps = []
+    for kernels in levels:
+        native = [i for i in kernels if schedule.kernels[i].family != "host"]
+        steps += [[i] for i in kernels if schedule.kernels[i].family == "host"]
+        if native:
+            steps.append(native)
+    return steps
 
-    def find(start: int) -> int:
+
+def _soon(schedule: Schedule) -> list[int]:
+    """For each kernel the first step in which all that it waits for is done."""
+    level: dict[int, int] = {}
+    for start in range(len(schedule.kernels)):
         stack = [start]
         while stack:
             i = stack[-1]
@@ -110,20 +124,27 @@ def divide(schedule: Schedule) -> list[list[int]]:
             else:
                 stack.pop()
                 level[i] = 1 + max((level[j] for j in schedule.before[i]), default=-1)
-        return level[start]
+    return [level[i] for i in range(len(schedule.kernels))]
 
-    for i in range(len(schedule.kernels)):
-        find(i)
-    levels: list[list[int]] = [[] for _ in range(1 + max(level.values(), default=-1))]
-    for i in range(len(schedule.kernels)):
-        levels[level[i]].append(i)
-    steps = []
-    for kernels in levels:
-        native = [i for i in kernels if schedule.kernels[i].family != "host"]
-        steps += [[i] for i in kernels if schedule.kernels[i].family == "host"]
-        if native:
-            steps.append(native)
-    return steps
+
+def _late(schedule: Schedule, level: list[int]) -> list[int]:
+    """The same, but what writes more than it lets go waits until shortly before it is needed.
+
+    (Random bits depend on nothing, and would lie around from the beginning.)
+    """
+    after: list[set[int]] = [set() for _ in level]
+    for i, first in enumerate(schedule.before):
+        for j in first:
+            after[j].add(i)
+    made = {value for kernel in schedule.kernels for value in kernel.writes}
+    for i in sorted(range(len(level)), key=lambda i: -level[i]):
+        kernel = schedule.kernels[i]
+        if not after[i] or may_fail(kernel):
+            continue
+        reads = sum(v.nbytes for v in dict.fromkeys(kernel.reads) if v in made)
+        if sum(v.nbytes for v in kernel.writes) > reads:
+            level[i] = min(level[j] for j in after[i]) - 1
+    return level
 
 
 # --- memory ---------------------------------------------------------------------------------------
