@@ -204,6 +204,9 @@ class Version:
                 return False
         if self._epoch != structure.epoch and not self._structure_holds(leaves):
             return False
+        for find, had in self._had_grads:
+            if (find(leaves)._grad is not None) != had:
+                return False
         tensors, bindings, stamps = self._tensors, self._bindings, self._stamps
         for n in self._moving:
             self._settle(n, self._finders[n](leaves))
@@ -212,9 +215,6 @@ class Version:
             if (
                 tensor._array is not books.array or books.stamp != stamp or tensor._node is not node
             ) and not self._look_again(n):
-                return False
-        for find, had in self._had_grads:
-            if (find(leaves)._grad is not None) != had:
                 return False
         return self.numbers.holds(leaves)
 
@@ -249,6 +249,9 @@ class Version:
                 was, now = entry.get(key), dict.get(numbers, key)
                 if not _alike(was, now):
                     return f"the optimiser's {key!r} was {was!r:.60} and is {now!r:.60}"
+        for find, had in self._had_grads:
+            if (find(leaves)._grad is not None) != had:
+                return f"a tensor had {'a' if had else 'no'} gradient, and now it is otherwise"
         for n, tensor in enumerate(self._tensors):
             if tensor is not None and not self._look_again(n):
                 words = signature.described(leaf_key(tensor))

@@ -1,0 +1,58 @@
+"""Training loops as people write them, compiled: the same as eagerly."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import nn, optim
+
+compiled = cr.compile
+F = nn.functional
+
+
+@pytest.fixture(autouse=True, params=["numpy", "native"])
+def backend(request, monkeypatch):
+    """Each test runs on both: the graph operation by operation, and native code."""
+    monkeypatch.setattr(
+        sys.modules[__name__], "compiled", functools.partial(cr.compile, backend=request.param)
+    )
+
+
+def numbers(shape, seed=0):
+    return cr.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def test_gradients_accumulate_over_calls():
+    def train(wrap):
+        cr.manual_seed(0)
+        model = nn.Linear(5, 3)
+        opt = optim.SGD(model.parameters(), lr=0.1)
+
+        def accumulate(x, y):
+            loss = F.mse_loss(model(x), y) / 3
+            loss.backward()
+            return loss
+
+        def apply():
+            opt.step()
+            opt.zero_grad()
+
+        accumulate, apply = wrap(accumulate), wrap(apply)
+        losses = []
+        for i in range(9):
+            losses.append(float(accumulate(numbers((4, 5), i), numbers((4, 3), i + 100))))
+            assert all(p.grad is not None for p in model.parameters())
+            if i % 3 == 2:
+                apply()
+                assert all(p.grad is None for p in model.parameters())
+        return losses, [p.detach().numpy() for p in model.parameters()]
+
+    eager, ours = train(lambda f: f), train(compiled)
+    np.testing.assert_allclose(ours[0], eager[0], rtol=1e-5)
+    for a, b in zip(eager[1], ours[1], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
