@@ -27,6 +27,7 @@ from chainrule.compiler.native.gemm_plan import (
     packed_size,
     panel_room,
     panels_of,
+    spread,
     start_of,
 )
 from chainrule.compiler.native.microkernel import (
@@ -157,12 +158,12 @@ class Gemm:
     def _parts(self) -> tuple[int, int, int]:
         panel = copy = sums = 0
         if self.plan.pack == "unit":
-            panel = self.plan.block * self._unit_columns * self.size
+            panel = spread(self.plan.block) * self._unit_columns * self.size
         if self.plan.pack == "panel":
             rows = math.ceil(self.plan.block / self.lanes) * self.lanes
             panel = rows * self.plan.across.size * self.lanes * self.size
         if self.plan.copy:
-            copy = self.plan.tiles * self.plan.block * self.a_steps[1] * self.size
+            copy = self.plan.tiles * spread(self.plan.block) * self.a_steps[1] * self.size
         if self.spills:
             sums = math.prod(self._sums_shape) * self.size
         return tuple(math.ceil(x / 64) * 64 for x in (panel, copy, sums))  # type: ignore[return-value]
@@ -253,7 +254,10 @@ class Gemm:
         nothing = zeros(f, tile)
         return [
             [
-                f.value(x.type, f"phi {x.type} [{zero.text}, %{before}], [{x.text}, %{after}]")
+                f.value(
+                    x.type,
+                    f"phi {x.type} [{zero.text}, %{before}], [{x.text}, %{after}]",
+                )
                 for x, zero in zip(row, zero_row, strict=True)
             ]
             for row, zero_row in zip(sums, nothing, strict=True)
@@ -288,7 +292,16 @@ class Gemm:
         if plan.parts > 1:
             start = f.mul(part, plan.span)
             end = f.smin(f.add(start, plan.span), p.depth)
-        run = _Run(self, f, pointers, scratch, (first, stop), (left, right), batch, (start, end))
+        run = _Run(
+            self,
+            f,
+            pointers,
+            scratch,
+            (first, stop),
+            (left, right),
+            batch,
+            (start, end),
+        )
         if not self.blocked:
             run.block(start, p.depth)
             return
@@ -337,7 +350,7 @@ class _Run:
         if plan.copy:
             self._copy(a, depth)
         if plan.pack == "unit":
-            rows, room = (k, depth, k), plan.block * gemm.lanes
+            rows, room = (k, depth, k), spread(plan.block) * gemm.lanes
             pack_rows(f, p, plan, self.panels, rows, (self.b, self.panel), room)
         for number, stop, wide, last in panels_of(p, plan.across, gemm.lanes):
             lower = f.smax(self.panels[0], number)
@@ -354,7 +367,7 @@ class _Run:
             lower = f.smax(self.tiles[0], number)
             upper = f.smax(f.smin(self.tiles[1], stop), lower)
             if p.a[0] == 1:
-                name = emit_pack_many(gemm.module, panel, plan.block * gemm.a_steps[1])
+                name = emit_pack_many(gemm.module, panel, spread(plan.block) * gemm.a_steps[1])
                 source = f.at(a, start_of(f, plan.down, lower), p.type)
                 count = f.sub(upper, lower)
                 f.run(name, source, self._copied(lower), f.add(depth, 0), count)
@@ -368,7 +381,7 @@ class _Run:
     def _copied(self, tile: Reg) -> Reg:
         """Where the copy of a tile's rows lies."""
         f, gemm = self.f, self.gemm
-        room = gemm.plan.block * gemm.a_steps[1]
+        room = spread(gemm.plan.block) * gemm.a_steps[1]
         inside = f.sub(tile, self.tiles[0])
         return f.at(self.copy, f.mul(inside, room), gemm.product.type)
 
@@ -381,7 +394,7 @@ class _Run:
             index = f.mul(vectors, panel_room(p, gemm.lanes))
             b = f.at(self.b, f.add(index, f.mul(self.k, wide * gemm.lanes)), p.type)
         elif plan.pack == "unit":
-            index = f.mul(f.sub(column, self.column0), plan.block)
+            index = f.mul(f.sub(column, self.column0), spread(plan.block))
             b = f.at(self.panel, index, p.type)
         else:
             b = f.at(self.b, f.add(f.mul(self.k, p.b[0]), f.mul(column, p.b[1])), p.type)
@@ -397,7 +410,13 @@ class _Run:
                 self._tile(tile.index, (high, wide, last), column, a, b, depth)
 
     def _tile(
-        self, tile: Reg, shape: tuple[int, int, int], column: Reg, a: Reg, b: Reg, depth: Int
+        self,
+        tile: Reg,
+        shape: tuple[int, int, int],
+        column: Reg,
+        a: Reg,
+        b: Reg,
+        depth: Int,
     ) -> None:
         f, gemm = self.f, self.gemm
         p, (high, wide, last) = gemm.product, shape

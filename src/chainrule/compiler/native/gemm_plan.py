@@ -18,6 +18,8 @@ from chainrule.compiler.native.text import Function, Int, Reg
 Pair = tuple[int, int]
 Packing = Literal["none", "panel", "unit", "ready"]
 
+PAGE = 4096
+
 SMALL = 1 << 16
 """Numbers of C up to which the depth may be cut in parts."""
 
@@ -142,7 +144,7 @@ def plan(
         result = replace(result, pack="panel")
     elif ready is None and _strided_badly(p.b[0], size, result.tiles):
         result = _pack_rows(result, p, size, lanes)
-    if result.panels >= 3 and p.depth >= 32 and _worth_copying(p, size):
+    if p.depth >= 32 and _worth_copying(p, size, result.panels):
         result = replace(result, copy=True)
     return result
 
@@ -204,11 +206,16 @@ def _strided_badly(step: int, size: int, uses: int) -> bool:
     return uses >= 4 and step * size >= 256
 
 
-def _worth_copying(p: Product, size: int) -> bool:
+def _worth_copying(p: Product, size: int, panels: int) -> bool:
+    """Whether `panels` panels make good for packing their rows of A.
+
+    Rows a multiple of a page apart fall on each other in the first-level cache; numbers that lie a
+    page or more apart along k take a line of the cache and an entry of the page table each.
+    """
     row, k = (abs(x) * size for x in p.a)
-    if k == size:  # rows fall on each other in the first-level cache
-        return row >= 1024 and row % 1024 == 0
-    return True
+    if k == size:
+        return row % PAGE == 0 and panels >= 24
+    return k >= PAGE and panels >= 4
 
 
 def classes(parts: Cut) -> list[tuple[int, int, int]]:
@@ -242,9 +249,15 @@ def start_of(f: Function, parts: Cut, number: Int) -> Reg:
     return f.sub(whole, f.smax(f.sub(number, parts.larger), 0))
 
 
+def spread(rows: int) -> int:
+    """As many rows or one more, an odd number: panels so far apart do not fall on each other in the
+    first-level cache while they are packed side by side."""
+    return rows | 1
+
+
 def panel_room(p: Product, lanes: int) -> int:
     """Elements between the panels of a whole packed B, for each vector of their width."""
-    return math.ceil(max(p.depth, 1) / lanes) * lanes * lanes
+    return spread(max(p.depth, 1)) * lanes
 
 
 def packed_size(p: Product, lanes: int) -> int:
