@@ -19,7 +19,9 @@ from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import copy_image, packed, packed_bytes
 from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
+    Keyed,
     flat,
+    key_of,
     load_lanes,
     move,
     store_lanes,
@@ -58,7 +60,7 @@ def is_depthwise(weight: Value, groups: int) -> bool:
     return groups > 1 and weight.shape[0] == groups and weight.shape[1] == 1
 
 
-class Gather(Kernel):
+class Gather(Keyed):
     """`conv` or `conv_input`, given the packed weight."""
 
     family = "conv"
@@ -68,6 +70,7 @@ class Gather(Kernel):
         x, w = op.inputs
         self.x, self.y = x, op.output
         self.ops, self.reads, self.writes = (op,), (x, packed), (op.output,)
+        self.key = key_of(op)
         self.axes = axes_of(op)
         groups: int = op.params["groups"]
         self.depthwise = is_depthwise(w, groups)

@@ -16,7 +16,14 @@ import math
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import pack_image, packed, packed_bytes
-from chainrule.compiler.native.conv_emit import flat, load_lanes, move, unravel
+from chainrule.compiler.native.conv_emit import (
+    Keyed,
+    flat,
+    key_of,
+    load_lanes,
+    move,
+    unravel,
+)
 from chainrule.compiler.native.conv_plan import Tile, forward, padded, pieces, tiles
 from chainrule.compiler.native.conv_weight import UNITS, WeightTotal
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
@@ -27,7 +34,7 @@ WIDTH = 8  # outputs of a row that are written out
 SUMS = 12  # registers for sums
 
 
-class DepthwiseSums(Kernel):
+class DepthwiseSums(Keyed):
     """Partial sums over blocks of images: (blocks, 1, *kernel, 1, channels)."""
 
     family = "conv_weight"
@@ -35,6 +42,7 @@ class DepthwiseSums(Kernel):
     def __init__(self, op: Op):
         self.op, self.ops = op, (op,)
         self.x, self.y = op.inputs
+        self.key = key_of(op)
         self.channels, how = self.x.shape[1], op.params
         self.axes = tuple(
             forward(size, out, k, s, lo, d)

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
+from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.native.text import Function, Int, Reg, i64, lanes_of, vector
+
+
+class Keyed(Kernel):
+    """A kernel whose code depends on its `key` and on how its values lie, and on nothing else: a
+    network has many layers alike."""
+
+    key: Hashable
+
+    def likeness(self) -> tuple[Any, Sequence[Value]]:
+        return self.key, (*self.reads, *self.writes)
+
+
+def key_of(op: Op) -> Hashable:
+    """What an operation is, apart from its values."""
+    return op.name, tuple(sorted(op.params.items()))
 
 
 def unravel(f: Function, index: Int, shape: Sequence[int]) -> list[Reg]:

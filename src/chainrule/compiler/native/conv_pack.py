@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 
 from chainrule.compiler.ir import Value
-from chainrule.compiler.native.conv_emit import flat, load_lanes, move, unravel
+from chainrule.compiler.native.conv_emit import Keyed, flat, load_lanes, move, unravel
 from chainrule.compiler.native.conv_plan import padded, pieces
-from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
+from chainrule.compiler.native.kernel import PARAMETERS, Buffers
 from chainrule.compiler.native.text import Function, Module, type_of
 from chainrule.graph import Spec
 
 
-class PackWeights(Kernel):
+class PackWeights(Keyed):
     """The weight of a convolution in the layout above.
 
     Attributes:
@@ -31,6 +31,7 @@ class PackWeights(Kernel):
     def __init__(self, weight: Value, groups: int, turned: bool, depthwise: bool):
         o, c, *taps = weight.shape
         self.weight, self.groups, self.depthwise, self.turned = weight, groups, depthwise, turned
+        self.key = groups, turned, depthwise
         inside, outside = (o // groups, c) if turned else (c, o // groups)
         if depthwise:
             inside, outside = 1, groups

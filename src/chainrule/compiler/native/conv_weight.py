@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import copy_image
-from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes, unravel
+from chainrule.compiler.native.conv_emit import (
+    Keyed,
+    key_of,
+    load_lanes,
+    move,
+    store_lanes,
+    unravel,
+)
 from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import Level, contract, read, write
@@ -43,7 +50,7 @@ class Image(NamedTuple):
     spatial: tuple[int, ...]
 
 
-class WeightSums(Kernel):
+class WeightSums(Keyed):
     """Partial sums, each over a block of images: (blocks, groups, *kernel, in, out)."""
 
     family = "conv_weight"
@@ -51,6 +58,7 @@ class WeightSums(Kernel):
     def __init__(self, op: Op):
         x, y = op.inputs
         self.op, self.x, self.y, self.ops = op, x, y, (op,)
+        self.key = key_of(op)
         self.groups: int = op.params["groups"]
         self.inside, self.outside = x.shape[1] // self.groups, y.shape[1] // self.groups
         self.kernel: tuple[int, ...] = tuple(op.params["kernel"])
@@ -329,7 +337,7 @@ def _literal(n: int) -> Reg:
     return Reg(str(n), "i64")
 
 
-class WeightTotal(Kernel):
+class WeightTotal(Keyed):
     """The sum of the partial sums, in the order of the blocks, as the weight lies."""
 
     family = "conv_weight_total"
@@ -337,6 +345,7 @@ class WeightTotal(Kernel):
     def __init__(self, op: Op, sums: Value, outside: int):
         self.op, self.sums, self.ops = op, sums, ()
         self.reads, self.writes = (sums,), (op.output,)
+        self.key = outside
         self.outside = outside
         self.units = math.prod(sums.shape[1:-1])
 

@@ -20,6 +20,8 @@ import numpy as np
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_emit import (
+    Keyed,
+    key_of,
     load_lanes,
     move,
     select_lanes,
@@ -80,7 +82,7 @@ def paired(kernels: Sequence[Kernel], outputs: Collection[Value]) -> list[Kernel
     return [k for k in result if k not in gone]
 
 
-class Windows(Kernel):
+class Windows(Keyed):
     """One operation on sliding windows, or the pair of `is_pair` at once.
 
     Arguments:
@@ -93,6 +95,7 @@ class Windows(Kernel):
     def __init__(self, op: Op, take: Op | None = None, index_wanted: bool = True):
         self.op, self.take = op, take
         self.ops = (op,) if take is None else (op, take)
+        self.key = key_of(op), take is None, index_wanted
         self.x = op.inputs[0]
         self.index = op.output if op.name == "window_argmax" and index_wanted else None
         self.value = op.output if op.name != "window_argmax" else take and take.output
@@ -357,7 +360,7 @@ class _Emitter:
         return [f.select(larger, x, best), f.select(larger, here, index)]
 
 
-class Take(Kernel):
+class Take(Keyed):
     """`window_take`: one element of a plane for each index; an index that points outside of the
     plane reads its nearest end."""
 
@@ -365,6 +368,7 @@ class Take(Kernel):
 
     def __init__(self, op: Op):
         self.op, self.ops, self.reads, self.writes = op, (op,), op.inputs, op.outputs
+        self.key = key_of(op)
         self.units = op.output.shape[0]
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
