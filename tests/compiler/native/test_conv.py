@@ -153,3 +153,22 @@ def test_three_directions(case: str, target: str, dtype: str, last: bool) -> Non
     spatial, kernel = {"spatial": x_shape[2:]}, {"kernel": w_shape[2:]}
     check(Op(convolution.conv_input, [c, b], {**params, **spatial}), (y, w), dx, target, last)
     check(Op(convolution.conv_weight, [a, c], {**params, **kernel}), (x, y), dw, target, last)
+
+
+def test_kernels_alike_have_equal_shapes() -> None:
+    """Two batches have the same strides: shapes and dtypes must tell them apart."""
+    params = CASES["resnet"][2]
+
+    def kernels(n: int, dtype: str) -> Any:
+        a, b = (
+            Value(Spec(shape, np.dtype(dtype))) for shape in ((n, 16, 8, 8), (16, 16, 3, 3))
+        )
+        return conv.kernels(Op(convolution.conv, [a, b], params))
+
+    first, again, other, wide = (
+        kernels(*how)[1].likeness() for how in ((2, "float32"), (2, "float32"), (3, "float32"),
+                                                (2, "float64"))
+    )  # fmt: skip
+    assert first[0] == again[0]
+    assert first[0] != other[0]
+    assert first[0] != wide[0]

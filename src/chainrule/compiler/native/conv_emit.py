@@ -11,13 +11,16 @@ from chainrule.compiler.native.text import Function, Int, Reg, i64, lanes_of, ve
 
 
 class Keyed(Kernel):
-    """A kernel whose code depends on its `key` and on how its values lie, and on nothing else: a
-    network has many layers alike."""
+    """A kernel whose code depends on its `key`, on the shapes and dtypes of its values and on how
+    they lie, and on nothing else: a network has many layers alike."""
 
     key: Hashable
 
     def likeness(self) -> tuple[Any, Sequence[Value]]:
-        return self.key, (*self.reads, *self.writes)
+        every = (*self.reads, *self.writes)
+        values = list(dict.fromkeys(every))
+        roles = tuple(values.index(v) for v in every)
+        return (self.key, roles, tuple((v.shape, v.dtype.str) for v in values)), values
 
 
 def key_of(op: Op) -> Hashable:
