@@ -18,6 +18,8 @@ from chainrule.compiler.ir import Graph, Value
 from chainrule.graph import Primitive, Spec
 from chainrule.primitives import (
     bits,
+    checks,
+    control,
     convolution,
     elementwise,
     indexing,
@@ -29,7 +31,10 @@ from chainrule.primitives import (
 )
 
 Array = np.ndarray[Any, Any]
-ROOMS = (elementwise, movement, reduction, indexing, linalg, convolution, pooling, sorting, bits)
+ROOMS = (
+    elementwise, movement, reduction, indexing, linalg, convolution, pooling, sorting, bits, checks,
+    control,
+)  # fmt: skip
 PRIMITIVES = {p.name: p for room in ROOMS for p in vars(room).values() if isinstance(p, Primitive)}
 FLOATS, INTS = ("float32", "float64"), ("int64", "int32", "uint8")
 SIZES = (1, 1, 2, 3, 4, 5, 8, 17, 33)
@@ -152,7 +157,9 @@ class Maker:
         with np.errstate(all="ignore"):
             arrays = primitive.evaluate(*[self.numbers[x] for x in inputs], **params)
         outputs = result if isinstance(result, tuple) else (result,)
-        for value, array in zip(outputs, arrays if len(outputs) > 1 else (arrays,), strict=True):
+        for value, array in zip(
+            outputs, arrays if isinstance(arrays, tuple) else (arrays,), strict=True
+        ):
             array = np.asarray(array)
             self.numbers[value] = array
             self.pool.append(value)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from graphs import FLOATS, INTS, Maker
 
-from chainrule.compiler.ir import Value
+from chainrule.compiler.ir import Graph, Value
+from chainrule.graph import Spec
 from chainrule.primitives import (
     bits,
+    checks,
+    control,
     convolution,
     elementwise,
     indexing,
@@ -468,3 +471,77 @@ def random_bits(m: Maker) -> Value:
 @maker("advance")
 def advance(m: Maker) -> Value:
     return m.add(bits.advance, state(m), blocks=m.random.randrange(9))
+
+
+# --- checks and loops -----------------------------------------------------------------------------
+
+
+@maker("check")
+def check(m: Maker) -> Value:
+    """A check that passes."""
+    x = m.find("fiu", exact=True)
+    array = m.numbers[x]
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    return m.add(
+        checks.check, x, low=m.random.choice((low, -math.inf)), high=high + 1, ignore=None,
+        nan=m.random.random() < 0.5, refuse=ValueError,
+    )  # fmt: skip
+
+
+def body_of(specs: list[Spec], make: Callable[..., list[Value]]) -> Graph:
+    body = Graph(name="body")
+    body.outputs = make(body, *[body.input(spec) for spec in specs])
+    return body
+
+
+@maker("scan")
+def scan(m: Maker) -> Value:
+    """c_t = tanh(c_(t-1) W + x_t), giving each c_t and x_t c_t."""
+    r = m.random
+    n, d, length = r.choice((1, 3, 16)), r.choice((1, 4, 8)), r.choice((1, 2, 7))
+    dtype = np.dtype(r.choice(FLOATS))
+    specs = [Spec((d, d), dtype), Spec((n, d), dtype), Spec((n, d), dtype)]
+
+    def make(body: Graph, w: Value, c: Value, x: Value) -> list[Value]:
+        product = body.add(linalg.matmul, c, w) if d > 1 else c
+        new = body.add(elementwise.tanh, body.add(elementwise.add, product, x))
+        return [new, new, body.add(elementwise.mul, x, new)]
+
+    inputs = [m.leaf(m.draw(s.shape, dtype, -1, 2)) for s in specs[:2]]
+    xs = m.leaf(m.draw((length, n, d), dtype))
+    _, ys, _ = m.add(
+        control.scan, *inputs, xs, body=body_of(specs, make), consts=1, carries=1, length=length,
+        reverse=r.random() < 0.5, recompute=False,
+    )  # fmt: skip
+    return ys
+
+
+@maker("cond")
+def cond(m: Maker) -> Value:
+    x = m.find("f")
+    predicate = m.leaf(np.asarray(m.random.random() < 0.5))
+    branches = [
+        body_of([x.spec], lambda body, y, one=one: [body.add(one, y)])
+        for one in (elementwise.tanh, elementwise.neg)
+    ]
+    return m.add(control.cond, predicate, x, then=branches[0], otherwise=branches[1])
+
+
+@maker("while_loop")
+def while_loop(m: Maker) -> Value:
+    """Half of it as long as the sum of the magnitudes is above 1."""
+    x = m.tame(m.find("f", 1), -50, 50)
+
+    def test(body: Graph, y: Value) -> list[Value]:
+        total = body.add(reduction.sum, body.add(elementwise.abs, y), axes=tuple(range(y.ndim)))
+        one = body.constant(np.asarray(1.03, y.dtype))
+        return [body.add(elementwise.gt, total, one)]
+
+    def half(body: Graph, y: Value) -> list[Value]:
+        return [body.add(elementwise.mul, y, body.constant(np.full(y.shape, 0.5, y.dtype)))]
+
+    exact = m.add(elementwise.cast, m.leaf(m.draw(x.shape, "int64")), dtype=x.dtype)
+    return m.add(
+        control.while_loop, exact, test=body_of([x.spec], test), body=body_of([x.spec], half),
+        consts=0,
+    )  # fmt: skip

@@ -18,7 +18,7 @@ from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import cache, cache_keys, cache_program
 from chainrule.compiler.native.host import HostKernel, view_of
 from chainrule.compiler.native.jit import CompileError
-from chainrule.compiler.native.program import Program, export_kernels
+from chainrule.compiler.native.program import Program, export_kernels, memory
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Module
 from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
@@ -173,7 +173,7 @@ class GuardedProgram(Program):
     private = True
 
     def _call(self) -> None:
-        arena = self._settle_in(self.arena)
+        arena = self._settle_in(memory(self.tables.arena) if self.arena is None else self.arena)
         arena[:] = MARK
         super()._call()
         for offset, nbytes in self.plan.arena.zones:
