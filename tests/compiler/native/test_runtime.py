@@ -184,6 +184,7 @@ def test_ctrl_c_within_a_second_and_state_whole(threads, commits):
             tables.steps = [Phase(s.tasks, True) for s in steps]
             program = Program(program.code, tables)
             program.bind(2, np.zeros(128, np.int64))
+        run(mixer(64, 2), 64)  # all is loaded
         threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
         start = time.monotonic()
         try:
@@ -191,7 +192,8 @@ def test_ctrl_c_within_a_second_and_state_whole(threads, commits):
             print("never interrupted", time.monotonic() - start)
         except KeyboardInterrupt:
             took = time.monotonic() - start
-            whole = np.array_equal(result(program, 64), expected(64, 200))
+            now = result(program, 64)
+            whole = np.array_equal(now, expected(64, 200)) or not now.any()
             again = mixer(64, 20, cost=1e4)
             usable = np.array_equal(run(again, 64), expected(64, 20))
             print(round(took, 2), whole, usable)
@@ -200,8 +202,9 @@ def test_ctrl_c_within_a_second_and_state_whole(threads, commits):
     assert code == 0
     took, whole, usable = out.split()
     assert usable == "True"
-    assert whole == str(commits)
-    if not commits:
+    if commits:  # done, or not begun
+        assert whole == "True"
+    else:
         assert float(took) < 1.3
 
 

@@ -19,6 +19,7 @@ import ctypes
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import Library
 from chainrule.compiler.native.kernel import ARENA, CONSTANTS, Buffer
 from chainrule.compiler.native.runtime_job import Job, Piece, rows_for
-from chainrule.compiler.native.runtime_memory import ARENAS, address_of, empty, memory
+from chainrule.compiler.native.runtime_memory import Arena, address_of, arena, empty, free, memory
 from chainrule.compiler.native.runtime_tables import (
     HostCall,
     Label,
@@ -332,9 +333,7 @@ class Program:
     def _call(self) -> None:
         if self._unfinished is not None:
             self._finish()
-        arena = self.arena if self.private else ARENAS.take(self.tables.arena)
-        if arena is not self.arena or arena is None:
-            arena = self._settle_in(arena)
+        reference = None if self.private else self._take_arena()
         if self._kernels and (self._pool is None or self._pool is not runtime.current()):
             self._prepare()  # NumPy alone needs no threads
         try:
@@ -346,21 +345,29 @@ class Program:
             else:
                 self._run_parts()
         finally:
-            if self._unfinished is None and not self.private:
-                ARENAS.give(arena)
+            if reference is not None and self._unfinished is None:
+                free.append(reference)
 
-    def _settle_in(self, arena: Array | None) -> Array:
-        """Let temporary values lie in this memory, or in new memory of the program's own."""
-        if arena is None:
-            arena = memory(self.tables.arena)
-        self.arena = arena
-        self.bind(ARENA, arena)
+    def _take_arena(self) -> Arena:
+        """Temporary values lie where they lay in the last run, if that is free."""
+        try:
+            reference = free.pop()
+        except IndexError:
+            reference = None
+        if reference is None or self.arena is None or reference() is not self.arena:
+            reference = weakref.ref(self._settle_in(arena(self.tables.arena, reference)))
+        return reference
+
+    def _settle_in(self, memory: Array) -> Array:
+        """Let temporary values lie in this memory."""
+        self.arena = memory
+        self.bind(ARENA, memory)
         if self.tables.status is not None:
-            self._status = arena[self.tables.status :][:8].view(np.int64)
+            self._status = memory[self.tables.status :][:8].view(np.int64)
             for part in self._parts:
                 if isinstance(part, Segment):
                     part.job.watch(address_of(self._status))
-        return arena
+        return memory
 
     def _run_parts(self) -> None:
         for part in self._parts:

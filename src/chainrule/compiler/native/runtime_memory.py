@@ -46,27 +46,26 @@ _sample = np.arange(3)
 address_of = _read_address if _read_address(_sample) == _sample.ctypes.data else _slow_address
 
 
-class Arenas:
-    """Memory for temporary values, which hold nothing between two runs: programs share it.
+Arena = weakref.ref[Array]
+"""Memory for temporary values. They hold nothing between two runs, so programs share it; it lives
+as long as one of the programs that used it last."""
 
-    It lives as long as one of the programs that used it last.
+free: list[Arena] = []
+"""Arenas that nobody uses now. Whoever takes one off the list has it alone until it is put back."""
+
+
+def arena(nbytes: int, first: Arena | None = None) -> Array:
+    """An arena of so many bytes, off the list or new.
+
+    Arguments:
+        first: one that has been taken off the list already.
     """
-
-    def __init__(self) -> None:
-        self._free: list[weakref.ref[Array]] = []
-
-    def take(self, nbytes: int) -> Array:
-        """Memory that nobody uses now, and nobody else will until it is given back."""
-        while True:
-            try:
-                found = self._free.pop()()
-            except IndexError:
-                return memory(nbytes)
-            if found is not None and found.nbytes >= nbytes:
-                return found  # and what is too small goes when its programs find this one
-
-    def give(self, arena: Array) -> None:
-        self._free.append(weakref.ref(arena))
-
-
-ARENAS = Arenas()
+    reference = first
+    while True:
+        found = None if reference is None else reference()
+        if found is not None and found.nbytes >= nbytes:
+            return found
+        try:
+            reference = free.pop()  # the too small goes when its programs find the larger
+        except IndexError:
+            return memory(nbytes)
