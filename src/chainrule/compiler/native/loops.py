@@ -19,7 +19,7 @@ from chainrule.compiler.native.target import host
 from chainrule.compiler.native.text import Function, Module
 from chainrule.graph import Array
 
-UNIT = 16384  # elements of a cheap expression in one unit of work
+UNIT = 4096  # elements of a cheap expression in one unit of work
 SCRATCH = 1 << 20  # bytes that may be kept between the passes over a row
 
 

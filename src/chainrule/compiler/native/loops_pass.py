@@ -195,7 +195,7 @@ class Pass:
 
     def flat(self) -> None:
         """A row whose vectors are all instances."""
-        self._bind(self.body(self._start(), self.instances))
+        self._bind(self.body([None] * len(self.instances), self.instances))
 
     def run(self) -> None:
         inner = self.order.inner
@@ -386,17 +386,28 @@ class Pass:
 
     # --- one element of each instance -------------------------------------------------------------
 
-    def body(self, state: State, instances: Sequence[int]) -> State:
-        """What happens at one place: into the accumulators, and out to the buffers."""
+    def body(self, state: Any, instances: Sequence[int]) -> State:
+        """What happens at one place: into the accumulators, and out to the buffers.
+
+        Arguments:
+            state: None in place of accumulators that begin here.
+        """
         em, f = self.em, self.f
         state = list(state)
         for position, k in enumerate(instances):
             slot = k if self.across else position
             em.instance = k if em.lanes > 1 or not self.across else 0
             regs = []
-            for a, old in zip(self.reduces, state[slot], strict=True):
+            ragged = em.masks.get(em.instance) if self.across else None
+            before = state[slot]
+            if before is None and ragged is not None:
+                before = self._nothing(em.lanes)
+            for number, a in enumerate(self.reduces):
+                if before is None:
+                    regs.append(a.first(f, *self._operand(a)))
+                    continue
+                old = before[number]
                 new = a.add(f, old, *self._operand(a))
-                ragged = em.masks.get(em.instance) if self.across else None
                 if ragged is not None:
                     new = tuple(f.select(ragged, x, y) for x, y in zip(new, old, strict=True))
                 regs.append(new)

@@ -17,7 +17,7 @@ import numpy as np
 
 from chainrule.compiler.native import scalar
 from chainrule.compiler.native.expressions import Node
-from chainrule.compiler.native.text import Function, Reg, lanes_of, vector, with_element
+from chainrule.compiler.native.text import Function, Reg, lanes_of, suffix, vector, with_element
 from chainrule.primitives import elementwise
 
 RUN = 64
@@ -65,6 +65,14 @@ class Accumulator:
         where = vector(self.integer, lanes)
         return least, f.number(where, _beyond(where))
 
+    def first(self, f: Function, x: Reg, place: Reg | None) -> Regs:
+        """The accumulator of one element."""
+        if self.sums or (self.name == "sum" and place is None):
+            return (x,)
+        if self.extremum:
+            return x, x
+        return self.add(f, self.start(f, lanes_of(x.type)), x, place)
+
     def add(self, f: Function, regs: Regs, x: Reg, place: Reg | None) -> Regs:
         """Take an element in."""
         if self.extremum:
@@ -88,11 +96,22 @@ class Accumulator:
 
     def across(self, f: Function, regs: Regs) -> Regs:
         """All lanes as one."""
+        if self.extremum and lanes_of(regs[0].type) > 1:
+            return self._extremum(f, *regs)
         while (lanes := lanes_of(regs[0].type)) > 1:
             half = lanes // 2
             low = tuple(self._part(f, r, 0, half) for r in regs)
             regs = self.merge(f, low, tuple(self._part(f, r, half, half) for r in regs))
         return regs
+
+    def _extremum(self, f: Function, x: Reg, nans: Reg) -> Regs:
+        """The same for the largest or smallest: whether there was a NaN is asked only once."""
+        strange = f.fcmp("uno", nans, nans)
+        any_nan = f.call(f"llvm.vector.reduce.or.{suffix(strange.type)}", "i1", strange)
+        while (lanes := lanes_of(x.type)) > 1:
+            low, high = self._part(f, x, 0, lanes // 2), self._part(f, x, lanes // 2, lanes // 2)
+            x = self._beyond(f, high, low)
+        return x, f.select(any_nan, f.number(x.type, float("nan")), f.zero(x.type))
 
     def _part(self, f: Function, reg: Reg, start: int, count: int) -> Reg:
         if count == 1:
