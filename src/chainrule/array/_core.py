@@ -196,6 +196,11 @@ def as_shape(shape: Any) -> Shape:
         raise DTypeError(f"a shape is a tuple of integers, but got {shape!r}.") from None
 
 
+def is_known(x: Any) -> bool:
+    """Whether the numbers of a tensor are there: while a function is traced they may not be."""
+    return type(as_tensor(x)._array) is np.ndarray
+
+
 def concrete(x: Any, name: str) -> np.ndarray[Any, Any]:
     """The array behind a tensor, for what depends on its values (`name`: what wants to know)."""
     return as_tensor(x)._array
@@ -203,6 +208,6 @@ def concrete(x: Any, name: str) -> np.ndarray[Any, Any]:
 
 __all__ = [
     "API_VERSIONS", "SCALARS", "alike", "as_float", "as_shape", "as_tensor", "broadcast_shape",
-    "check_device", "concrete", "distinct", "filled", "is_operand", "normalize_axes",
+    "check_device", "concrete", "distinct", "filled", "is_known", "is_operand", "normalize_axes",
     "normalize_axis", "normalize_each", "operands", "state", "to_dtype", "to_shape",
 ]  # fmt: skip

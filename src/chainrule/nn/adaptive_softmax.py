@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule import array as xp
-from chainrule.array._core import as_float, as_tensor, concrete
+from chainrule.array._core import as_float, as_tensor, concrete, is_known
 from chainrule.errors import ArgumentError, ShapeError
 from chainrule.graph import make
 from chainrule.nn import functional as F
@@ -96,6 +96,10 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         if single:
             x, y = xp.expand_dims(x, axis=0), xp.expand_dims(y, axis=0)
         check_labels(type(self).__name__, y, self.n_classes)
+        if not is_known(y):  # which rows belong to which cluster is not known yet: take all
+            every = self.log_prob(x)
+            output = xp.take_along_axis(every, xp.expand_dims(y, axis=1), axis=1)[:, 0]
+            return AdaptiveOutput(output[0] if single else output, -xp.mean(output))
         head = F.log_softmax(self.head(x), 1)
         labels = np.asarray(concrete(y, "target"))
         cluster = np.searchsorted(self.cutoffs, labels, side="right")

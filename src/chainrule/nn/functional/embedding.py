@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chainrule import array as xp
-from chainrule.array._core import as_float, as_tensor, concrete
+from chainrule.array._core import as_float, as_tensor, concrete, is_known
 from chainrule.array.indexing import take
 from chainrule.autograd.modes import no_grad
-from chainrule.errors import ArgumentError, GradError, IndexingError, ShapeError, unknown_name
+from chainrule.errors import (
+    ArgumentError,
+    GradError,
+    IndexingError,
+    ShapeError,
+    TraceError,
+    unknown_name,
+)
 from chainrule.graph import make
 from chainrule.nn.functional._checks import check_indices, check_integers
 from chainrule.nn.functional.distance import p_norm
@@ -84,6 +91,12 @@ def _renormalize(weight: Any, index: Any, max_norm: float, norm_type: float) -> 
             "was computed. Leave max_norm out and shorten the rows where the table is computed."
         )
     with no_grad():
+        if not is_known(index):  # which rows are in use is not known yet: look at all
+            used = scatter_add(xp.ones(index.shape), index, length=weight.shape[0]) > 0
+            norm = p_norm(weight, norm_type, -1, keepdim=True)
+            short = xp.where(norm > max_norm, weight * (max_norm / (norm + 1e-7)), weight)
+            weight.copy_(xp.where(xp.expand_dims(used, axis=-1), short, weight))
+            return
         used = np.unique(concrete(index, "embedding"))
         rows = take(weight, make(used), axis=0)
         norm = p_norm(rows, norm_type, -1, keepdim=True)
@@ -98,13 +111,12 @@ def _blocked(rows: Any, index: Any, padding_idx: int | None) -> Any:
     return xp.where(xp.expand_dims(index == padding_idx, axis=-1), rows.detach(), rows)
 
 
-def _by_frequency(rows: Any, index: Any) -> Any:
+def _by_frequency(rows: Any, index: Any, length: int) -> Any:
     """The rows, each with its gradient divided by how often its index occurs."""
     if not rows.requires_grad:
         return rows
-    values = concrete(index, "embedding")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    count = make(counts[inverse].reshape(*values.shape, 1).astype(rows.dtype))
+    counts = scatter_add(xp.ones(index.shape, dtype=rows.dtype), index, length=length)
+    count = xp.expand_dims(take(counts, index, axis=0), axis=-1)
     return rows.detach() + (rows - rows.detach()) / count
 
 
@@ -130,7 +142,7 @@ def embedding(
     if max_norm is not None:
         _renormalize(table, index, max_norm, norm_type)
     rows = _blocked(take(table, index, axis=0), index, padding_idx)
-    return _by_frequency(rows, index) if scale_grad_by_freq else rows
+    return _by_frequency(rows, index, table.shape[0]) if scale_grad_by_freq else rows
 
 
 # --- bags -----------------------------------------------------------------------------------------
@@ -203,6 +215,9 @@ def embedding_bag(
             )
     if max_norm is not None:
         _renormalize(table, index, max_norm, norm_type)
+    if not is_known(index) or not (offsets is None or is_known(offsets)):
+        weights = per_sample_weights
+        return _traced_bags(index, table, offsets, mode, weights, padding_idx, scale_grad_by_freq)
     line, edges = _bags(index, offsets, include_last_offset)
     bag = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
     if per_sample_weights is not None:
@@ -214,10 +229,36 @@ def embedding_bag(
             per_sample_weights = per_sample_weights[make(kept)]
     rows = take(table, line, axis=0)
     if scale_grad_by_freq:
-        rows = _by_frequency(rows, line)
+        rows = _by_frequency(rows, line, table.shape[0])
     if per_sample_weights is not None:
         rows = rows * xp.expand_dims(per_sample_weights, axis=-1)
     return _pooled(rows, bag, len(edges) - 1, mode)
+
+
+def _traced_bags(
+    index: Any, table: Any, offsets: Any, mode: str, weights: Any, padding_idx: int | None,
+    by_frequency: bool,
+) -> Any:  # fmt: skip
+    """`embedding_bag` of rows of equal length, whose indices are not known yet."""
+    if index.ndim != 2 or offsets is not None:
+        raise TraceError(
+            "embedding_bag with offsets cannot be compiled, because the sizes of the bags depend "
+            "on their values; pass an input (B, L) of equal bags, filled up with padding_idx."
+        )
+    rows = take(table, index, axis=0)
+    if by_frequency:
+        rows = _by_frequency(rows, index, table.shape[0])
+    if weights is not None:
+        rows = rows * xp.expand_dims(weights, axis=-1)
+    kept = xp.ones(index.shape, dtype=bool) if padding_idx is None else index != padding_idx
+    inside = xp.expand_dims(kept, axis=-1)
+    count = xp.astype(xp.sum(xp.astype(inside, rows.dtype), axis=1), rows.dtype)
+    if mode == "max":
+        first = xp.argmax(xp.where(inside, rows, -math.inf), axis=1, keepdims=True)
+        largest = xp.take_along_axis(rows, first, axis=1)[:, 0]
+        return xp.where(count > 0, largest, 0)
+    total = xp.sum(xp.where(inside, rows, 0), axis=1)
+    return total if mode == "sum" else total / xp.maximum(count, 1)
 
 
 def _pooled(rows: Any, bag: np.ndarray[Any, Any], bags: int, mode: str) -> Any:

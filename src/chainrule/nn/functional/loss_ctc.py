@@ -3,73 +3,123 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainrule import array as xp
-from chainrule.array._core import as_float, as_tensor, concrete
+from chainrule.array._core import as_float, as_tensor, is_known
+from chainrule.compiler.control import scan
 from chainrule.errors import ArgumentError, IndexingError, ShapeError
-from chainrule.graph import make
-from chainrule.nn.functional._checks import check_integers, check_labels, check_reduction, lengths
+from chainrule.nn.functional._checks import check_integers, check_labels, check_reduction
+from chainrule.primitives.checks import check
 
 if TYPE_CHECKING:
     from chainrule.tensor import Tensor
 
 __all__ = ["ctc_loss"]
 
-Ints = np.ndarray[Any, Any]
+
+@dataclass(frozen=True)
+class _BadLength:
+    """The error for lengths of which one is too long, or negative."""
+
+    name: str
+    longest: int | None
+    limit: str
+
+    def __call__(self, values: Any) -> Exception:
+        i = int(np.argmax((values < 0) | (values > _bound(self.longest))))
+        return ArgumentError(
+            f"ctc_loss got {values[i]} in {self.name} for sample {i}; "
+            + self.limit.format(self.longest)
+            + "."
+        )
 
 
-def _checked_lengths(name: str, x: Any, batch: int, longest: int | None, limit: str) -> Ints:
-    """One length for each sample, from 0 to the longest there can be."""
-    values = lengths("ctc_loss", name, x).reshape(-1)
+def _bound(longest: int | None) -> int:
+    return np.iinfo(np.int64).max if longest is None else longest
+
+
+def _checked_lengths(name: str, x: Any, batch: int, longest: int | None, limit: str) -> Any:
+    """One length for each sample, from 0 to the longest there can be: int64 of shape (N,)."""
+    tensor = as_tensor(x)
+    check_integers("ctc_loss", name, tensor)
+    values = xp.reshape(xp.astype(tensor, np.int64, copy=False), (tensor.size,))
     if values.shape != (batch,):
         raise ShapeError(
-            f"ctc_loss takes one of {name} for each of the {batch} samples, got {len(values)}."
+            f"ctc_loss takes one of {name} for each of the {batch} samples, got {values.size}."
         )
-    bad = values < 0 if longest is None else (values < 0) | (values > longest)
-    if bad.any():
-        i = int(np.argmax(bad))
-        raise ArgumentError(
-            f"ctc_loss got {values[i]} in {name} for sample {i}; " + limit.format(longest) + "."
-        )
+    refuse = _BadLength(name, longest, limit)
+    check(values, low=0, high=_bound(longest), ignore=None, nan=False, refuse=refuse)
     return values
 
 
+@dataclass(frozen=True)
+class _BadTotal:
+    """The error for labels one after another that are not as many as the lengths say."""
+
+    size: int
+
+    def __call__(self, total: Any) -> Exception:
+        return ShapeError(
+            f"ctc_loss got {self.size} labels one after another, but target_lengths add up to "
+            f"{total}."
+        )
+
+
+@dataclass(frozen=True)
+class _BlankLabel:
+    """The error for a blank among the labels; it sees where there are any."""
+
+    blank: int
+
+    def __call__(self, found: Any) -> Exception:
+        row, column = np.argwhere(found)[0]
+        return ArgumentError(
+            f"ctc_loss got the blank, {self.blank}, as label {column} of sample {row}; blanks "
+            "stand between labels and are none. Number the labels so that they leave it out, or "
+            "name another blank."
+        )
+
+
 def _labels(targets: Any, target_lengths: Any, batch: int, single: bool, classes: int,
-            blank: int) -> tuple[Ints, Ints]:  # fmt: skip
+            blank: int) -> tuple[Any, Any]:  # fmt: skip
     """Labels (N, S), filled up with blanks, and how many each sample has."""
     check_integers("ctc_loss", "targets", targets)
-    values = np.asarray(concrete(targets, "ctc_loss"), dtype=np.int64)
+    values = xp.astype(targets, np.int64, copy=False)
     if values.ndim not in (1, 2) or (values.ndim == 2 and len(values) != batch):
         raise ShapeError(
             "ctc_loss takes targets (N, S), or (S,) with all labels one after another; for "
             f"{batch} samples got shape {values.shape}."
         )
-    width = values.shape[1] if values.ndim == 2 else (values.size if single else None)
+    rows = values.ndim == 2 or single
+    width = values.size // max(batch, 1) if values.ndim == 2 else (values.size if single else None)
     count = _checked_lengths(
         "target_lengths", target_lengths, batch, width, "the targets have room for 0 to {}"
     )
-    labels = np.full((batch, int(count.max(initial=0))), blank)
-    inside = np.arange(labels.shape[1]) < count[:, None]
-    if values.ndim == 2 or single:
-        labels[inside] = values.reshape(batch, -1)[:, : labels.shape[1]][inside]
-    elif count.sum() == values.size:
-        labels[inside] = values
+    # Where the lengths are not known yet there is room for the longest that there can be.
+    most = (
+        int(xp.max(count)) if is_known(count) and batch else values.size if width is None else width
+    )
+    place = xp.arange(most)
+    inside = place < xp.expand_dims(count, axis=1)
+    if rows:
+        taken = xp.reshape(values, (batch, -1) if values.size else (batch, 0))[:, :most]
     else:
-        raise ShapeError(
-            f"ctc_loss got {values.size} labels one after another, but target_lengths add up to "
-            f"{count.sum()}."
-        )
-    check_labels("ctc_loss", make(labels), classes)
-    if (inside & (labels == blank)).any():
-        row, column = np.argwhere(inside & (labels == blank))[0]
-        raise ArgumentError(
-            f"ctc_loss got the blank, {blank}, as label {column} of sample {row}; blanks stand "
-            "between labels and are none. Number the labels so that they leave it out, or name "
-            "another blank."
-        )
+        total = xp.sum(count)
+        size = values.size
+        check(total, low=size, high=size, ignore=None, nan=False, refuse=_BadTotal(size))
+        start = xp.expand_dims(xp.cumulative_sum(count) - count, axis=1)
+        taken = xp.take(values, xp.minimum(start + place, max(size - 1, 0)), axis=0) if size else (
+            xp.zeros((batch, most), dtype=np.int64)
+        )  # fmt: skip
+    labels = xp.where(inside, taken, blank)
+    check_labels("ctc_loss", labels, classes)
+    refuse = _BlankLabel(blank)
+    found = xp.astype(inside & (labels == blank), np.int64)
+    check(found, low=0, high=0, ignore=None, nan=False, refuse=refuse)
     return labels, count
 
 
@@ -79,39 +129,49 @@ def _shifted(x: Any, places: int) -> Any:
     return xp.pad(kept, ((0, 0), (x.shape[1] - kept.shape[1], 0)), value=-math.inf)
 
 
-def _log_probability(log_probs: Any, labels: Ints, count: Ints, steps: Ints, blank: int) -> Any:
+def _between_blanks(x: Any, blank: Any) -> Any:
+    """blank, x1, blank, x2, ..., blank: (N, S) to (N, 2 S + 1)."""
+    fill = xp.full_like(x, blank)
+    pairs = xp.reshape(xp.stack([fill, x], axis=2), (x.shape[0], 2 * x.shape[1]))
+    return xp.concat([pairs, xp.full((x.shape[0], 1), blank, dtype=x.dtype)], axis=1)
+
+
+def _log_probability(log_probs: Any, labels: Any, count: Any, steps: Any, blank: int) -> Any:
     """ln P(labels | log_probs) of each sample: the forward recursion over time.
 
     alpha[n, s] is the log-probability of all ways to have come to place s of sample n's labels with
     blanks between (blank, l1, blank, l2, ..., blank), which are 2 S + 1 places.
     """
-    batch, most = labels.shape
-    path = np.full((batch, 2 * most + 1), blank)
-    path[:, 1::2] = labels
+    path = _between_blanks(labels, blank)
     # A label may follow another at once, without the blank between, if it differs.
-    skips = np.zeros(path.shape, dtype=bool)
-    skips[:, 3::2] = labels[:, 1:] != labels[:, :-1]
-    may_skip, places = make(skips), np.arange(path.shape[1])
-    emitted = xp.take_along_axis(log_probs, make(path[None]), axis=2)
+    differs = xp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (1, 0)), value=False)
+    may_skip = _between_blanks(differs[:, : labels.shape[1]], False)
+    emitted = xp.take_along_axis(log_probs, path[None], axis=2)
     never = xp.full(path.shape, -math.inf, dtype=log_probs.dtype)
-    longest = int(steps.max(initial=0))
-    starts = np.broadcast_to(places < 2, path.shape)
-    alpha = xp.where(make(starts), emitted[0], never) if longest else never
-    for t in range(1, longest):
+
+    def advance(alpha: Any, now: tuple[Any, Any]) -> tuple[Any, None]:
+        emission, t = now
         arrived = xp.logaddexp(alpha, _shifted(alpha, 1))
         skipped = xp.where(may_skip, _shifted(alpha, 2), never)
-        new = xp.logaddexp(arrived, skipped) + emitted[t]
-        running = t < steps
-        alpha = new if running.all() else xp.where(make(running[:, None]), new, alpha)
+        new = xp.logaddexp(arrived, skipped) + emission
+        return xp.where(xp.expand_dims(t < steps, axis=1), new, alpha), None
+
+    longest = (int(xp.max(steps)) if steps.size else 0) if is_known(steps) else len(log_probs)
+    alpha = xp.where(xp.arange(path.shape[1]) < 2, emitted[0], never) if longest else never
+    times = xp.arange(1, max(longest, 1))
+    if is_known(alpha) and is_known(steps):
+        for t in range(1, longest):
+            alpha, _ = advance(alpha, (emitted[t], t))
+    elif longest > 1:
+        alpha, _ = scan(advance, alpha, (emitted[1:longest], times))
     # The end is at the last blank or at the label before it, if there is one.
-    last = xp.take_along_axis(alpha, make(2 * count[:, None]), axis=1)[:, 0]
-    last_label = make(np.maximum(2 * count - 1, 0)[:, None])
-    before = xp.take_along_axis(alpha, last_label, axis=1)[:, 0]
-    before = xp.where(make(count > 0), before, -math.inf)
-    ends = xp.logaddexp(last, before)
+    last = xp.take_along_axis(alpha, xp.expand_dims(2 * count, axis=1), axis=1)[:, 0]
+    place = xp.expand_dims(xp.maximum(2 * count - 1, 0), axis=1)
+    before = xp.take_along_axis(alpha, place, axis=1)[:, 0]
+    ends = xp.logaddexp(last, xp.where(count > 0, before, -math.inf))
     # In no time at all, no labels are certain and any others impossible.
-    in_no_time = make(np.where(count == 0, 0.0, -math.inf).astype(log_probs.dtype))
-    return xp.where(make(steps == 0), in_no_time, ends)
+    in_no_time = xp.where(count == 0, xp.zeros_like(ends), -math.inf)
+    return xp.where(steps == 0, in_no_time, ends)
 
 
 def ctc_loss(
@@ -155,5 +215,5 @@ def ctc_loss(
     if reduction == "sum":
         return xp.sum(losses)
     if reduction == "mean":
-        return xp.mean(losses / make(np.maximum(count, 1).astype(x.dtype)))
+        return xp.mean(losses / xp.astype(xp.maximum(count, 1), x.dtype))
     return losses[0] if single else losses

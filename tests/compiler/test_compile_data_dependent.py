@@ -1,0 +1,119 @@
+"""Layers that look at numbers eagerly: compiled they are written without, with the same results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import nn
+from chainrule.errors import TraceError
+
+F = nn.functional
+backends = pytest.mark.parametrize("backend", ["numpy", "native"])
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def same(function, backend, tensors, *constants):
+    """Values and gradients by the floats among the tensors, compiled and eager."""
+    compiled = cr.compile(function, backend=backend)
+    found = []
+    for f in (compiled, function):
+        leaves = [cr.asarray(t, requires_grad=np.asarray(t).dtype.kind == "f") for t in tensors]
+        value = f(*leaves, *constants)
+        cr.sum(value * cr.cos(cr.arange(value.size)).reshape(value.shape)).backward()
+        found.append(
+            [value.detach().numpy()] + [x.grad.numpy() for x in leaves if x.grad is not None]
+        )
+    assert compiled.traces == 1
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+LABELS = np.array([[1, 2, 2], [3, 1, 1], [2, 3, 1]])
+
+
+@backends
+@pytest.mark.parametrize("packed", [False, True])
+def test_ctc(backend, packed):
+    log_p = np.log(np.random.default_rng(0).dirichlet(np.ones(4), (6, 3)))
+    steps, lengths = np.array([6, 4, 5]), np.array([3, 1, 0])
+    targets = np.concatenate([row[:n] for row, n in zip(LABELS, lengths, strict=True)])
+
+    def loss(log_p, targets, steps, lengths):
+        return F.ctc_loss(log_p, targets, steps, lengths, reduction="none")
+
+    same(loss, backend, [log_p, targets if packed else LABELS, steps, lengths])
+
+
+@backends
+def test_ctc_checks_its_arguments_in_the_program(backend):
+    log_p = cr.asarray(np.log(np.full((5, 3, 4), 0.25)))
+    f = cr.compile(lambda t, s, n: F.ctc_loss(log_p, t, s, n, reduction="sum"), backend=backend)
+    good = [cr.asarray(x) for x in (LABELS, [5, 5, 5], [3, 2, 1])]
+    f(*good)
+    for position, bad, words in (
+        (0, [[1, 2, 2], [3, 0, 1], [2, 3, 1]], "blank"),
+        (0, [[1, 2, 9], [3, 1, 1], [2, 3, 1]], "label 9"),
+        (1, [5, 6, 5], "6 in input_lengths for sample 1"),
+        (2, [3, 2, 4], "4 in target_lengths for sample 2"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=words):
+            f(*[cr.asarray(bad) if i == position else x for i, x in enumerate(good)])
+
+
+@backends
+def test_adaptive_softmax(backend):
+    cr.manual_seed(0)
+    layer = nn.AdaptiveLogSoftmaxWithLoss(6, 12, [3, 7]).double()
+    same(lambda x, y: layer(x, y).output, backend, [normal(5, 6), np.array([0, 5, 11, 3, 7])])
+    same(lambda x, y: layer(x, y).loss, backend, [normal(5, 6), np.array([0, 5, 11, 3, 7])])
+
+
+@backends
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding_idx", [None, 2])
+def test_bags(backend, mode, padding_idx):
+    index = np.array([[0, 1, 2], [2, 2, 2], [4, 4, 0]])
+
+    def bags(table, index):
+        return F.embedding_bag(index, table, mode=mode, padding_idx=padding_idx)
+
+    same(bags, backend, [normal(5, 4), index])
+
+
+@backends
+def test_bags_with_weights_and_frequencies(backend):
+    index = np.array([[0, 1, 2], [2, 2, 2]])
+    same(
+        lambda table, index, w: F.embedding_bag(index, table, mode="sum", per_sample_weights=w),
+        backend, [normal(5, 4), index, normal(2, 3, seed=1)],
+    )  # fmt: skip
+    same(
+        lambda table, index: F.embedding(index, table, scale_grad_by_freq=True),
+        backend, [normal(5, 4), index],
+    )  # fmt: skip
+
+
+def test_bags_with_offsets_say_what_to_do():
+    table = cr.asarray(normal(5, 4))
+    f = cr.compile(lambda i, o: F.embedding_bag(i, table, o), backend="numpy")
+    with pytest.raises(TraceError, match="padding_idx"):
+        f(cr.asarray([0, 1, 2]), cr.asarray([0, 2]))
+
+
+@backends
+def test_long_rows_are_shortened_in_the_table(backend):
+    index = cr.asarray([0, 3, 3])
+    tables = [nn.Parameter(cr.asarray(normal(5, 4) * 3)) for _ in range(2)]
+
+    def look_up(table, index):
+        return F.embedding(index, table, max_norm=1.0)
+
+    compiled = cr.compile(look_up, backend=backend)
+    a, b = compiled(tables[0], index), look_up(tables[1], index)
+    np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(tables[0].detach().numpy(), tables[1].detach().numpy(), rtol=1e-12)
