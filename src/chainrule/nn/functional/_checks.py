@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from chainrule import array as xp
-from chainrule.array._core import as_tensor
+from chainrule.array._core import as_tensor, concrete
 from chainrule.errors import (
     ArgumentError,
     ChainruleWarning,
@@ -266,3 +266,10 @@ def look_once(x: Any, look: Callable[[Any], None], makers: frozenset[str]) -> No
         look(as_tensor(x)._array)
     elif state.tracer is program_tracer():
         state.tracer.probe(as_tensor(x), look, makers)
+
+
+def lengths(name: str, what: str, x: Any) -> np.ndarray[Any, Any]:
+    """A tuple, list or tensor of lengths as a NumPy array of int64."""
+    tensor = as_tensor(x)
+    check_integers(name, what, tensor)
+    return np.asarray(concrete(tensor, name), dtype=np.int64)
