@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from dataclasses import replace
@@ -239,3 +240,27 @@ def test_programs_that_run_at_once_have_memory_of_their_own():
     for _ in range(3):
         np.testing.assert_array_equal(outer.run([x])[0], 3 * (2 * x + 1) - 5)
     assert seen == [True] * 3
+
+
+def test_programs_of_several_threads_do_not_meet_in_memory():
+    before = runtime.get_num_threads()
+    runtime.set_num_threads(2)
+    code, tables = two_phases()
+    tables.steps = [replace(s, tasks=(replace(s.tasks[0], cost=5e6),)) for s in tables.steps]
+    wrong = []
+
+    def work(number: int) -> None:
+        program = Program(code, replace(tables, arena=4 * N * (1 + number)))
+        x = np.arange(N, dtype=np.float32) + 1000 * number
+        want = 3 * (2 * x + 1) - 5
+        for _ in range(200):
+            if not np.array_equal(program.run([x])[0], want):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    runtime.set_num_threads(before)
+    assert not wrong
