@@ -47,7 +47,8 @@ class Traced:
                 "it is being compiled, when only its shape and dtype are known: if, while, bool(), "
                 "float(), int(), item(), numpy() and printing a number need a value. Choose "
                 "between tensors with cr.where or cr.cond, return what you want to look at, or run "
-                "eagerly: without cr.compile, or with CHAINRULE_COMPILE=0."
+                "eagerly: without cr.compile, with Trainer(compile=False) or --no-compile, or with "
+                "CHAINRULE_COMPILE=0."
             )
         else:
             error = TraceError(
