@@ -112,17 +112,18 @@ def _host_commits(steps: Sequence[Phase | HostCall]) -> bool:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Put Ctrl-C off to the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is None:  # no business of Python's
         yield
         return
-    came: list[tuple[int, Any]] = []
-    before = signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if came and callable(before):
-            before(*came[-1])
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def export_kernels(module: Module, names: Sequence[str]) -> None:
