@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -102,3 +106,41 @@ def test_users_operations_are_compiled_each_time(place):
     g.outputs = [g.add(mine, x)]
     np.testing.assert_array_equal(build(g).run([np.ones(3, F32)])[0], [2, 2, 2])
     assert cache.entries() == []
+
+
+def test_a_second_process_trains_the_same_from_disk(place):
+    """The second finds all programs, and takes the same steps bit for bit."""
+    body = """
+        import numpy as np, chainrule as cr
+        from chainrule import nn, optim
+
+        cr.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Dropout(0.2), nn.Linear(36, 5),
+        )
+        opt = optim.Adam(model.parameters(), lr=0.01)
+
+        @cr.compile(backend="native")
+        def step(x, y):
+            opt.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            opt.step()
+            return loss
+
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((8, 1, 8, 8)).astype("f"), rng.integers(0, 5, 8)
+        losses = [float(step(cr.asarray(x), cr.asarray(y))).hex() for _ in range(5)]
+        print(*losses, *(p.detach().numpy().tobytes().hex()[:16] for p in model.parameters()))
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(body)]
+    runs, kept = [], []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        runs.append(done.stdout)
+        kept.append({path.name: path.stat().st_ino for path in place.iterdir()})
+    assert runs[0] == runs[1]
+    assert len(kept[0]) == 2  # the step and the runtime
+    assert kept[0] == kept[1]  # the same files, not written again
