@@ -23,6 +23,9 @@ from chainrule.compiler.native.index import Datum, Form, Index, Quotient, Var
 from chainrule.compiler.native.kernel import Buffers
 from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix, type_of, vector
 
+DEAR = 8
+"""Functions of one number that take more instructions are computed in a vector register."""
+
 SMALL = 1 << 28
 """Arrays of fewer bytes are indexed in vectors of 32 bits."""
 
@@ -82,14 +85,7 @@ class Emitter(Numbers):
             case "position":
                 reg = self._position(node)
             case "apply":
-                operand = self.vector if self.is_wide(node.depends) else self.scalar
-                reg = scalar.apply(
-                    self.f,
-                    node.data.primitive,
-                    [operand(x) for x in node.inputs],
-                    [x.dtype for x in node.inputs],
-                    node.data.params,
-                )
+                reg = self._apply(node)
             case "choice":
                 operand = self.vector if self.is_wide(node.depends) else self.scalar
                 x, y = (operand(n) for n in node.inputs)
@@ -101,6 +97,18 @@ class Emitter(Numbers):
         if kept is not None:
             self._keep(reg, kept)
         return reg
+
+    def _apply(self, node: Node) -> Reg:
+        wide = self.is_wide(node.depends)
+        operands = [self.vector(x) if wide else self.scalar(x) for x in node.inputs]
+        dtypes = [x.dtype for x in node.inputs]
+        # Polynomials work on the bits of numbers: in vector registers these need not move.
+        narrow = not wide and node.cost >= DEAR and all(d.kind == "f" for d in dtypes)
+        if narrow:
+            lanes = 16 // dtypes[0].itemsize
+            operands = [self.f.splat(reg, lanes) for reg in operands]
+        reg = scalar.apply(self.f, node.data.primitive, operands, dtypes, node.data.params)
+        return self.f.extract(reg, 0) if narrow else reg
 
     def _literal(self, node: Node, lanes: int) -> Reg:
         type = scalar.register_type(node.dtype, lanes)
