@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 
 from chainrule.compiler.ir import Value
-from chainrule.compiler.native.conv_emit import Keyed, flat, load_lanes, move, unravel
-from chainrule.compiler.native.conv_plan import padded, pieces
-from chainrule.compiler.native.kernel import PARAMETERS, Buffers
-from chainrule.compiler.native.text import Function, Module, type_of
+from chainrule.compiler.native.conv_copy import copy_image
+from chainrule.compiler.native.conv_emit import Keyed, flat, move, unravel
+from chainrule.compiler.native.conv_plan import padded
+from chainrule.compiler.native.kernel import PARAMETERS, Buffers, strides_of
+from chainrule.compiler.native.text import Function, Module, type_of, vector
 from chainrule.graph import Spec
 
 
@@ -41,35 +42,40 @@ class PackWeights(Keyed):
             Spec((*lead, padded(outside, weight.dtype.itemsize)), weight.dtype), name="packed"
         )
         self.reads, self.writes = (weight,), (self.packed,)
-        self.units = math.prod(self.packed.shape[:-1]) if self.packed.size else 0
-
-    def _strides(self, strides: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        """The weight's strides along the packed axes: all but the last, and the last."""
-        o, c, *taps = strides
-        if self.depthwise:
-            return (0, *taps, 0), o
-        per_group = o * (self.weight.shape[0] // self.groups)
-        return ((per_group, *taps, o), c) if self.turned else ((per_group, *taps, c), o)
+        self.block = together(inside, math.prod(taps))
+        self.units = lead[0] * (inside // self.block)
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         f = Function(module, name, PARAMETERS)
-        type = type_of(self.weight.dtype)
-        lanes = module.target.lanes(self.weight.dtype)
-        lead, last = self._strides(buffers[self.weight].strides)
+        dtype, block = self.weight.dtype, self.block
+        type, lanes = type_of(dtype), module.target.lanes(dtype)
         source, target = (buffers[x].pointer(f) for x in (self.weight, self.packed))
-        row = self.packed.shape[-1]
-        with f.loop(f.arg("lo"), f.arg("hi"), hint="row") as unit:
-            index = unravel(f, unit.index, self.packed.shape[:-1])
-            x = move(f, source, flat(f, index, lead), type)
-            y = move(f, target, f.mul(unit.index, row), type)
-            whole = self.outside // lanes * lanes
-            with f.loop(0, whole, lanes) as i:
-                v = load_lanes(f, move(f, x, f.mul(i.index, last), type), type, lanes, last)
-                f.store(v, move(f, y, i.index, type))
-            for start, _ in pieces(row, lanes):
-                if start >= whole:
-                    count = max(0, self.outside - start)
-                    at = move(f, x, start * last, type)
-                    v = load_lanes(f, at, type, lanes, last, count)
-                    f.store(v, move(f, y, start, type))
+        o, c, *taps = buffers[self.weight].strides
+        group, inner, outer = o * (self.weight.shape[0] // self.groups), c, o
+        if self.turned:
+            inner, outer = o, c
+        if self.depthwise:
+            group, inner, outer = 0, 0, o
+        _, *kernel, inside, row = self.packed.shape
+        to_group, *to_taps, to_inner, _ = strides_of(self.packed.shape)
+        shape = (block, *kernel, self.outside)
+        with f.loop(f.arg("lo"), f.arg("hi"), hint="block") as unit:
+            g, n = f.udiv(unit.index, inside // block), f.urem(unit.index, inside // block)
+            n = f.mul(n, block)
+            x = move(f, source, f.add(f.mul(g, group), f.mul(n, inner)), type)
+            y = move(f, target, f.add(f.mul(g, to_group), f.mul(n, to_inner)), type)
+            if self.outside < row:  # zeros beyond the last output
+                with f.loop(0, math.prod(shape[:-1]), hint="zeros") as rows:
+                    index = unravel(f, rows.index, shape[:-1])
+                    end = move(f, y, flat(f, index, (to_inner, *to_taps)), type)
+                    for start in range(self.outside // lanes * lanes, row, lanes):
+                        f.store(f.zero(vector(type, lanes)), move(f, end, start, type))
+            copy_image(
+                f, type, lanes, shape, (x, (inner, *taps, outer)), (y, (to_inner, *to_taps, 1))
+            )
         f.finish()
+
+
+def together(inside: int, taps: int) -> int:
+    """How many input channels a unit takes: so many that rows of a weight are not too short."""
+    return max(n for n in range(1, inside + 1) if inside % n == 0 and (n == 1 or n * taps <= 16))

@@ -22,12 +22,14 @@ from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import copy_image
 from chainrule.compiler.native.conv_emit import (
     Keyed,
+    flat,
     key_of,
     load_lanes,
     move,
     store_lanes,
     unravel,
 )
+from chainrule.compiler.native.conv_pack import together
 from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import Level, contract, read, write
@@ -338,16 +340,21 @@ def _literal(n: int) -> Reg:
 
 
 class WeightTotal(Keyed):
-    """The sum of the partial sums, in the order of the blocks, as the weight lies."""
+    """The sum of the partial sums, in the order of the blocks, as the weight lies.
+
+    units: some input channels of a group
+    """
 
     family = "conv_weight_total"
 
     def __init__(self, op: Op, sums: Value, outside: int):
         self.op, self.sums, self.ops = op, sums, ()
         self.reads, self.writes = (sums,), (op.output,)
-        self.key = outside
-        self.outside = outside
-        self.units = math.prod(sums.shape[1:-1])
+        self.key = self.outside = outside
+        _, groups, *taps, inside, row = sums.shape
+        self.block = together(inside, math.prod(taps))
+        self.units = groups * (inside // self.block)
+        self.scratch = self.block * math.prod(taps) * row * sums.dtype.itemsize
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         f = Function(module, name, PARAMETERS)
@@ -355,24 +362,36 @@ class WeightTotal(Keyed):
         type, lanes = type_of(self.sums.dtype), module.target.lanes(self.sums.dtype)
         source, target = sums.pointer(f), dw.pointer(f)
         o, c, *taps = dw.strides
-        groups, *kernel, inside, row = self.sums.shape[1:]
-        with f.loop(f.arg("lo"), f.arg("hi"), hint="row") as unit:
-            group, *tap, channel = unravel(f, unit.index, (groups, *kernel, inside))
-            at = f.add(f.mul(group, self.outside * o), f.mul(channel, c))
-            for index, step in zip(tap, taps, strict=True):
-                at = f.add(at, f.mul(index, step))
-            y = move(f, target, at, type)
-            x = move(f, source, f.mul(unit.index, row), type)
-            for start, count in [
-                (s, min(lanes, self.outside - s)) for s in range(0, self.outside, lanes)
-            ]:
-                here = move(f, x, start, type)
-                total = load_lanes(f, here, type, lanes)
-                with f.loop(1, self.sums.shape[0], carry=[total], hint="block") as block:
-                    more = move(f, here, f.mul(block.index, sums.strides[0]), type)
-                    block.next = [f.fadd(block.carried[0], load_lanes(f, more, type, lanes))]
-                store_lanes(f, block.results[0], move(f, y, start * o, type), type, o, count)
+        _, _, *kernel, inside, row = self.sums.shape
+        shape = (self.block, *kernel, row)
+        steps = strides_of(shape)
+        with f.loop(f.arg("lo"), f.arg("hi"), hint="block") as unit:
+            blocks = inside // self.block
+            group, n = f.udiv(unit.index, blocks), f.urem(unit.index, blocks)
+            n = f.mul(n, self.block)
+            at = f.add(f.mul(group, sums.strides[1]), f.mul(n, row))
+            with f.loop(0, math.prod(shape[:-1]), hint="row") as rows:
+                number = unravel(f, rows.index, shape[:-1])
+                x = move(f, source, at, type)
+                x = move(f, x, flat(f, number, (row, *sums.strides[2:-2])), type)
+                y = move(f, f.arg("scratch"), f.mul(rows.index, row), type)
+                for start in range(0, self.outside, lanes):
+                    self._total(f, move(f, x, start, type), move(f, y, start, type), type, lanes)
+            into = f.add(f.mul(group, self.outside * o), f.mul(n, c))
+            copy_image(
+                f, type, lanes, (*shape[:-1], self.outside), (f.arg("scratch"), steps),
+                (move(f, target, into, type), (c, *taps, o)),
+            )  # fmt: skip
         f.finish()
+
+    def _total(self, f: Function, x: Reg, y: Reg, type: str, lanes: int) -> None:
+        """The sum of one vector over the blocks."""
+        blocks, *rest = self.sums.shape
+        total = load_lanes(f, x, type, lanes)
+        with f.loop(1, blocks, carry=[total], hint="sum") as block:
+            more = move(f, x, f.mul(block.index, math.prod(rest)), type)
+            block.next = [f.fadd(block.carried[0], load_lanes(f, more, type, lanes))]
+        store_lanes(f, block.results[0], y, type)
 
 
 def partial_sums(op: Op) -> list[Kernel]:
