@@ -103,6 +103,22 @@ def test_layers(name: str, rows: int) -> None:
     check(gradients_of(lambda x: layer(x), 1), x, rtol=2e-5, scans=2)
 
 
+def test_rows_are_cut_through_loops_in_loops() -> None:
+    """Runs of steps that are computed again on the way back, for some sequences each."""
+
+    def loop(w: Any, h: Any, xs: Any) -> Any:
+        return cr.scan(lambda h, x: (cr.tanh(h @ w + x),) * 2, h, xs, checkpoint=3)
+
+    inputs = tensors((5, 5), (16, 5), (8, 16, 5))
+    check(gradients_of(loop, 3), *inputs, rtol=2e-5, scans=4)
+    compiled = cr.compile(gradients_of(loop, 3), backend="native")
+    compiled(*inputs)
+    (version,) = next(iter(compiled._versions.values()))
+    kernels = version.launch.program.plan.schedule.kernels
+    # The last adds up the weights' gradient over the runs, for all sequences together.
+    assert [k.units for k in kernels if k.family == "scan"] == [2, 2, 2, 1]
+
+
 def test_rows_are_cut() -> None:
     """Sequences of a batch go to different threads; the weights' gradient waits for the end."""
     layer = nn.LSTM(6, 7)

@@ -86,7 +86,7 @@ def prepare(op: Op) -> Loop:
     best = max((c for c in cuts if c is not None), key=units_of, default=None)
     count = 1 if best is None else units_of(best)
     if best is not None and count > 1:
-        smaller = resized(body, best.axes, best.rows // count)
+        smaller = resized(body, best, best.rows // count)
         ends = zip((*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs), strict=True)
         axes = {new: best.axes.get(old) for old, new in ends}
         body = smaller
@@ -239,7 +239,9 @@ class _Writer:
         names = []
         for i, k in enumerate(kernel.kernels):
             names.append(f"{self.name}_{i}")
-            k.emit(self.module, names[-1], self.own)
+            # Not all buffers: others may hold nothing yet, or something else.
+            known = dict.fromkeys((*k.reads, *k.writes, *k.looks))
+            k.emit(self.module, names[-1], {v: self.own[v] for v in known})
         self.calls = [(n, k.units) for n, k in zip(names, kernel.kernels, strict=True) if k.units]
         self._write_copies()
         f = self.f = Function(self.module, self.name, PARAMETERS)

@@ -37,11 +37,13 @@ class Cut:
         rows: how many rows there are.
         in_products: whether the rows are rows (or columns) of matrices that are multiplied, so that
             a few of them at a time are better than one.
+        inner: how the bodies of the loops in it are cut.
     """
 
     axes: dict[Value, int | None]
     rows: int
     in_products: bool
+    inner: dict[Op, Cut]
 
 
 class NotCut(Exception):
@@ -49,24 +51,29 @@ class NotCut(Exception):
 
 
 def cut(body: Graph, consts: int, carries: int, axis: int) -> Cut | None:
-    """How a body is cut if all carries and outputs are cut along `axis`; None if it cannot be."""
+    """How a body is cut if its carries are cut along `axis` (if it has none, its first output)."""
     carried = body.inputs[consts : consts + carries]
-    rows = {z.shape[axis] for z in (*carried, *body.outputs) if z.ndim > axis}
-    if len(rows) != 1 or any(z.ndim <= axis for z in (*carried, *body.outputs)):
+    after, ys = body.outputs[:carries], body.outputs[carries:]
+    ends = [*carried, *after] or ys[:1]
+    rows = {z.shape[axis] if z.ndim > axis else 0 for z in ends}
+    if len(rows) != 1:
         return None
     search = _Search(body, rows.pop(), set(carried))
     try:
-        for value in (*carried, *body.outputs):
+        for value in ends:
             search.demand(value, axis)
+        for value in ys:
+            search.demand_any(value, axis)
     except NotCut:
         return None
-    return Cut(search.axes, search.rows, search.in_products)
+    return Cut(search.axes, search.rows, search.in_products, search.inner)
 
 
 class _Search:
     def __init__(self, body: Graph, rows: int, carried: set[Value]):
         self.body, self.rows, self.carried = body, rows, carried
         self.in_products = False
+        self.inner: dict[Op, Cut] = {}
         self.axes: dict[Value, int | None] = {}
 
     def demand(self, value: Value, axis: int | None) -> None:
@@ -81,7 +88,9 @@ class _Search:
             if axis is not None and value.shape[axis] != self.rows:
                 raise NotCut
             self.axes[value] = axis
-            if value.op is not None:
+            if value.op is not None and value.op.name == "scan":
+                stack += self._scan(value, axis)
+            elif value.op is not None:
                 stack += self._inputs(value.op, axis)
             elif value in self.body.constants:
                 array = self.body.constants[value]
@@ -89,6 +98,20 @@ class _Search:
                     raise NotCut
             elif axis is None and value in self.carried:
                 raise NotCut  # what another unit makes is not there to be read
+
+    def demand_any(self, value: Value, axis: int) -> None:
+        """Let a value be cut along an axis, this one or one nearby, or whichever can be."""
+        if self.axes.get(value) is not None:
+            return
+        fitting = [a for a, n in enumerate(value.shape) if n == self.rows]
+        for a in sorted(fitting, key=lambda a: abs(a - axis)):
+            before = dict(self.axes), dict(self.inner), self.in_products
+            try:
+                self.demand(value, a)
+                return
+            except NotCut:
+                self.axes, self.inner, self.in_products = before
+        raise NotCut
 
     def _inputs(self, op: Op, axis: int | None) -> list[tuple[Value, int | None]]:
         """How an operation's inputs must be cut for its result to be."""
@@ -102,6 +125,30 @@ class _Search:
         if rule is None or len(op.outputs) != 1:
             raise NotCut
         return rule(op, axis)
+
+    def _scan(self, value: Value, axis: int | None) -> list[tuple[Value, int | None]]:
+        """How a loop in the body must be cut, all of it, for one of its results to be."""
+        op = value.op
+        assert op is not None
+        if axis is None:
+            return [(x, None) for x in op.inputs]
+        body, n, m = op.params["body"], op.params["consts"], op.params["carries"]
+        position = op.outputs.index(value)
+        inside = axis if position < m else axis - 1
+        if op in self.inner:
+            return []  # the axes of all results were demanded with the first
+        found = cut(body, n, m, inside) if inside >= 0 else None
+        if found is None or found.rows != self.rows:
+            raise NotCut
+        self.inner[op] = found
+        self.in_products = self.in_products or found.in_products
+        demands: list[tuple[Value, int | None]] = [
+            (z, inside + (i >= m)) for i, z in enumerate(op.outputs) if z is not value
+        ]
+        for i, (x, given) in enumerate(zip(body.inputs, op.inputs, strict=True)):
+            at = found.axes.get(x)
+            demands.append((given, at if at is None or i < n + m else at + 1))
+        return demands
 
     def _permute(self, op: Op, axis: int) -> list[tuple[Value, int | None]]:
         return [(op.inputs[0], op.params["axes"][axis])]
@@ -164,8 +211,9 @@ class _Search:
         return [(x, None), (index, axis)]
 
 
-def resized(body: Graph, axes: dict[Value, int | None], rows: int) -> Graph:
+def resized(body: Graph, cut: Cut, rows: int) -> Graph:
     """The body for `rows` rows."""
+    axes = cut.axes
 
     def shape_of(value: Value) -> tuple[int, ...]:
         axis = axes.get(value)
@@ -187,6 +235,8 @@ def resized(body: Graph, axes: dict[Value, int | None], rows: int) -> Graph:
         name = SHAPES.get(op.name)
         if name is not None:
             params = {**params, name: shape_of(op.output)}
+        if op in cut.inner:
+            params = {**params, "body": resized(params["body"], cut.inner[op], rows)}
         made = graph.add(op.primitive, *[now[x] for x in op.inputs], **params)
         graph.ops[-1].line, graph.ops[-1].where = op.line, op.where
         now.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
@@ -202,6 +252,6 @@ def _of_length(array: np.ndarray[Any, Any], axis: int, rows: int) -> np.ndarray[
 
 def candidates(body: Graph, consts: int, carries: int) -> Sequence[int]:
     """Axes that may be worth trying."""
-    values = [*body.inputs[consts : consts + carries], *body.outputs]
+    values = [*body.inputs[consts : consts + carries], *body.outputs[: carries or 1]]
     least = min((z.ndim for z in values), default=0)
     return [a for a in range(least) if len({z.shape[a] for z in values}) == 1 < values[0].shape[a]]
