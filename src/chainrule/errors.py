@@ -173,10 +173,13 @@ _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 
 @functools.cache
 def _room(filename: str) -> str:
-    """Whose a file is: "ours", "passed by" (NumPy, the import machinery), or "the user's"."""
+    """Whose a file is: "ours", "passed by" (NumPy, the import machinery), or "the user's".
+
+    "ours alone" is the command line, behind which nothing is the user's.
+    """
     path = os.path.abspath(filename)
     if path.startswith(_PACKAGE):
-        return "ours"
+        return "ours alone" if path.startswith(os.path.join(_PACKAGE, "cli", "")) else "ours"
     passed = filename.startswith("<frozen") or path.startswith(_NUMPY)
     return "passed by" if passed else "the user's"
 
@@ -190,7 +193,7 @@ def users_line() -> str | None:
     while frame is not None:
         filename = frame.f_code.co_filename
         room = _room(filename)
-        if room == "ours" and frame.f_globals.get("__name__", "").startswith("chainrule.cli"):
+        if room == "ours alone":
             return None
         if room == "the user's":
             return f"{filename}:{frame.f_lineno}"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from chainrule.compiler.numbers import NumberDict, reading_methods
+from chainrule.compiler.traced import Traced
 from chainrule.graph import Value, program_tracer, state
 
 if TYPE_CHECKING:
@@ -29,27 +30,63 @@ _lock = threading.Lock()
 _tracing = 0
 
 
+array_of, put_array = array_slot.__get__, array_slot.__set__
+
+
+def _watched_array() -> property:
+    def get(tensor: Any) -> Any:
+        array, tracer = array_of(tensor), state.tracer
+        # Most are made in this very trace: these the tracer need not be asked for.
+        if tracer is None or (type(array) is Traced and array.tracer is tracer):
+            return array
+        program = program_tracer()
+        return array if program is None else program.read_array(tensor)
+
+    def put(tensor: Any, array: Any) -> None:
+        program = None if state.tracer is None else program_tracer()
+        if program is None:
+            put_array(tensor, array)
+        else:
+            program.write_array(tensor, array)
+
+    return property(get, put)
+
+
 def _watched(slot: Any, name: str) -> property:
     """A property that asks the thread's tracer in place of a slot."""
     read, write = f"read_{name}", f"write_{name}"
+    plain, assign = slot.__get__, slot.__set__
+
+    def is_made_here(tensor: Any, tracer: Any) -> bool:
+        array = array_of(tensor)
+        return type(array) is Traced and array.tracer is tracer
 
     def get(tensor: Any) -> Any:
-        tracer = program_tracer() if state.tracer is not None else None
-        return slot.__get__(tensor) if tracer is None else getattr(tracer, read)(tensor)
+        tracer = state.tracer
+        if tracer is None or is_made_here(tensor, tracer):
+            return plain(tensor)
+        program = program_tracer()
+        return plain(tensor) if program is None else getattr(program, read)(tensor)
 
     def put(tensor: Any, value: Any) -> None:
-        tracer = program_tracer() if state.tracer is not None else None
-        if tracer is None:
-            slot.__set__(tensor, value)
+        tracer = state.tracer
+        if tracer is None or is_made_here(tensor, tracer):
+            assign(tensor, value)
+            return
+        program = program_tracer()
+        if program is None:
+            assign(tensor, value)
         else:
-            getattr(tracer, write)(tensor, value)
+            getattr(program, write)(tensor, value)
 
     return property(get, put)
 
 
 _slots = {"_array": array_slot, "_grad": grad_slot, "_node": node_slot, "_slot": index_slot}
-_names = {"_array": "array", "_grad": "grad", "_node": "node", "_slot": "index"}
-_watches = {name: _watched(slot, _names[name]) for name, slot in _slots.items()}
+_watches = {
+    "_array": _watched_array(), "_grad": _watched(grad_slot, "grad"),
+    "_node": _watched(node_slot, "node"), "_slot": _watched(index_slot, "index"),
+}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ class Tracer:
     ) -> Any:
         """Write an application down and give what stands for its results; None: compute it."""
         arrays = [x._array for x in inputs]
-        if not any([type(array) is Traced for array in arrays]):
+        if Traced not in map(type, arrays):
             return None
         several = not isinstance(specs, Spec)
         line = users_line()
