@@ -100,6 +100,11 @@ def _swapped(x: Value) -> bool:
     return made_by(x, "permute") and op_of(x).params["axes"] == swap
 
 
+def _turned(x: Value) -> bool:
+    """Whether a value is another one with its axes permuted, the last one no longer the last."""
+    return made_by(x, "permute") and op_of(x).params["axes"][-1] != x.ndim - 1
+
+
 def _swap(g: Rewriter, x: Value) -> Value:
     return g.make(m.permute, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
@@ -108,12 +113,15 @@ def _swap(g: Rewriter, x: Value) -> Value:
 def transposed_product(g: Rewriter, op: Op) -> Value | None:
     """(x y)^T = y^T x^T: what follows a product then meets it in its own order."""
     (z,) = op.inputs
-    if not _swapped(op.output) or not made_by(z, "matmul"):
+    axes, rows, columns = op.params["axes"], z.ndim - 2, z.ndim - 1
+    if not made_by(z, "matmul") or axes[-1] != rows:
         return None
     x, y = op_of(z).inputs
-    if not _swapped(x) and not _swapped(y):
+    if not _turned(x) and not _turned(y):
         return None
-    return g.make(linalg.matmul, _swap(g, y), _swap(g, x))
+    product = g.make(linalg.matmul, _swap(g, y), _swap(g, x))
+    others = {rows: columns, columns: rows}
+    return g.make(m.permute, product, axes=tuple(others.get(a, a) for a in axes))
 
 
 @rule("matmul")
