@@ -34,12 +34,13 @@ from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import Level, contract, read, write
 from chainrule.compiler.native.microkernel import Tile as Registers
-from chainrule.compiler.native.text import Function, Module, Reg, type_of
+from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
 from chainrule.graph import Spec
 
 FEW = 8  # with fewer input channels tiles take several taps
 SPLIT = 64  # output channels of a unit
 BLOCK = 36_000  # bytes of x and y that tiles read again and again
+SHORTEST = 48  # outputs that a tile goes over at least, before it is put away
 UNITS = 16  # enough for any number of threads that helps
 PARTIAL_BYTES = 1 << 21  # of all partial sums together, unless two are more than that
 
@@ -69,12 +70,6 @@ class WeightSums(Keyed):
         self.split = -(-self.outside // SPLIT)
         shape = (self.groups, *self.kernel, self.inside, row)
         nbytes = math.prod(shape) * x.dtype.itemsize
-        n = x.shape[0]
-        wanted = -(-UNITS // (self.split * self.groups))
-        self.blocks = max(1, min(n, wanted, max(2, PARTIAL_BYTES // nbytes)))
-        self.sums = Value(Spec((self.blocks, *shape), x.dtype), name="partial sums")
-        self.reads, self.writes = (x, y), (self.sums,)
-        self.units = self.blocks * self.groups * self.split
         how = op.params
         self.lines: list[Line] = [
             forward(size, out, k, s, lo, d).lines[0]
@@ -83,6 +78,15 @@ class WeightSums(Keyed):
                 how["dilation"], strict=True,
             )
         ]  # fmt: skip
+        # Blocks are cut between images; with few of these, within them.
+        wanted = -(-UNITS // (self.split * self.groups))
+        cuts = -(-self.lines[0].count // self.rows_at_once)
+        self.pieces = cuts if x.shape[0] < wanted else 1
+        most = max(2, PARTIAL_BYTES // nbytes)
+        self.blocks = max(1, min(x.shape[0] * self.pieces, wanted, most))
+        self.sums = Value(Spec((self.blocks, *shape), x.dtype), name="partial sums")
+        self.reads, self.writes = (x, y), (self.sums,)
+        self.units = self.blocks * self.groups * self.split
         self.few = self.inside < FEW
         # The room for copies: x with zeros around it, y with its channels contiguous.
         self.around = [
@@ -98,6 +102,17 @@ class WeightSums(Keyed):
         self.x_bytes = -(-self.inside * math.prod(room) * item // 64) * 64
         self.width = padded(min(SPLIT, self.outside), item)
         self.scratch = self.x_bytes + math.prod(y.shape[2:]) * self.width * item
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many places of the first spatial axis are taken at once: with all their channels they
+        should stay in the first-level cache, since every tile reads them again; but not so few that
+        tiles are hardly begun."""
+        first, *others = self.lines
+        area = math.prod(line.count for line in others)
+        each = area * (min(SPLIT, self.outside) + self.inside * first.step)
+        rows = max(BLOCK // (each * self.x.dtype.itemsize), -(-SHORTEST // area), 1)
+        return min(first.count, rows)
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -119,8 +134,8 @@ class _Emitter:
             self._clear(f, f.arg("scratch"), k.x_bytes // k.x.dtype.itemsize)
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             block, group, part = unravel(f, unit.index, (k.blocks, k.groups, k.split))
-            first = f.udiv(f.mul(block, n), k.blocks)
-            last = f.udiv(f.mul(f.add(block, 1), n), k.blocks)
+            first = f.udiv(f.mul(block, n * k.pieces), k.blocks)
+            last = f.udiv(f.mul(f.add(block, 1), n * k.pieces), k.blocks)
             into = f.add(f.mul(block, self.sums.strides[0]), f.mul(group, self.sums.strides[1]))
             into = move(f, sums, f.add(into, f.mul(part, SPLIT)), self.type)
             xg = move(f, x, f.mul(group, k.inside * self.x.strides[1]), self.type)
@@ -147,13 +162,14 @@ class _Emitter:
         return f.zero(f"<{self.lanes} x {self.type}>" if self.lanes > 1 else self.type)
 
     def _unit(self, f, x: Reg, y: Reg, into: Reg, first: Reg, last: Reg, wide: int) -> None:
-        """One block of images into one block of `wide` output channels."""
+        """One block of images, pieces first .. last, into one block of `wide` output channels."""
         k = self.k
         rows = math.prod(k.kernel) * k.inside
         with f.loop(0, rows, hint="clear") as row:
             at = move(f, into, f.mul(row.index, k.row), self.type)
             self._clear(f, at, -(-wide // self.lanes) * self.lanes)
-        with f.loop(first, last, hint="image") as image:
+        images = f.udiv(first, k.pieces), f.udiv(f.add(last, k.pieces - 1), k.pieces)
+        with f.loop(*images, hint="image") as image:
             xn = move(f, x, f.mul(image.index, self.x.strides[0]), self.type)
             yn = move(f, y, f.mul(image.index, self.y.strides[0]), self.type)
             source = Image(xn, self.x.strides[1], self.x.strides[2:])
@@ -164,14 +180,19 @@ class _Emitter:
                 source = self._copy_x(f, source)
             if self.copies_y:
                 grads = self._copy_y(f, grads, wide)
-            count = k.lines[0].count
-            with f.loop(0, count, self._block(wide), hint="block") as block:
-                rows = block.index, f.smin(f.add(block.index, self._block(wide)), count)
-                ahead = self._ahead(f, source, grads, rows[1], wide)
+            count, step = k.lines[0].count, k.rows_at_once
+            begin, end = i64(0), i64(count)
+            if k.pieces > 1:
+                start = f.mul(image.index, k.pieces)
+                begin = f.mul(f.smax(f.sub(first, start), 0), step)
+                end = f.smin(f.mul(f.sub(last, start), step), count)
+            with f.loop(begin, end, step, hint="block") as block:
+                rows = block.index, f.smin(f.add(block.index, step), count)
+                ahead = self._ahead(f, source, grads, rows[1])
                 for vectors in self._vectors(wide):
                     self._tiles(f, source, grads, into, rows, *vectors, ahead)
 
-    def _ahead(self, f: Function, x: Image, y: Image, row: Reg, wide: int) -> list[tuple[Reg, int]]:
+    def _ahead(self, f: Function, x: Image, y: Image, row: Reg) -> list[tuple[Reg, int]]:
         """What the next block will read, where that is one run of memory: (address, bytes). With
         more taps there is so much to do for each number that it arrives in time by itself."""
         k, result = self.k, []
@@ -179,7 +200,7 @@ class _Emitter:
             return result
         for image, lying in ((x, self.x), (y, self.y)):
             if image.spatial == lying.strides[2:] and lying.strides[1] == 1:
-                nbytes = self._block(wide) * image.spatial[0] * k.x.dtype.itemsize
+                nbytes = k.rows_at_once * image.spatial[0] * k.x.dtype.itemsize
                 at = move(f, image.pointer, f.mul(row, image.spatial[0]), self.type)
                 result.append((at, nbytes))
         return result
@@ -193,12 +214,6 @@ class _Emitter:
                 address = move(f, at, f.mul(line.index, 64), "i8")
                 f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
                 f.do(f"call void @llvm.prefetch.p0({address}, i32 0, i32 2, i32 1)")
-
-    def _block(self, wide: int) -> int:
-        """How many places of the first spatial axis are taken at once: with all their channels they
-        should stay in the first-level cache, since every tile reads them again."""
-        each = math.prod(self.k.y.shape[3:]) * (wide + self.k.inside * self.k.lines[0].step)
-        return max(1, min(self.k.lines[0].count, BLOCK // (each * self.k.x.dtype.itemsize)))
 
     def _vectors(self, wide: int) -> list[tuple[int, int]]:
         """(first channel, vectors) of the blocks of output channels."""
