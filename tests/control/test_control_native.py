@@ -172,6 +172,18 @@ LOOPS = {
     "draws": lambda a, b: cr.scan(
         lambda c, x: (c + functional.dropout(x, 0.5), None), a, cr.stack([a, b, a])
     ),
+    "a choice": lambda a, b: cr.cond(
+        cr.sum(a) > 0, lambda x: (cr.sin(x) * b, b), lambda x: (x * x, x), a
+    ),
+    "a choice at each step": lambda a, b: cr.scan(
+        lambda c, x: cr.cond(
+            cr.sum(x) > 0, lambda c: (cr.tanh(c * b), c), lambda c: (c + b @ b.T @ x, x), c
+        ), a, cr.stack([a, b, -a, -b]),
+    ),
+    "a loop in a choice": lambda a, b: cr.cond(
+        cr.sum(a) < 100, lambda: cr.scan(lambda c, x: (c * x + b, c), a, cr.stack([a, b]))[0],
+        lambda: b,
+    ),
     "lookups": lambda a, b: cr.scan(
         lambda c, i: (c + cr.take(b, i, axis=0), None), a, cr.asarray([[0, 3] * 4, [7, 1] * 4])
     ),
@@ -184,6 +196,32 @@ def test_loops_of_all_kinds(name: str) -> None:
     native = name != "lookups"  # which checks its indices at each step
     check(LOOPS[name], *inputs, rtol=1e-12, native=native)
     check(gradients_of(LOOPS[name], 2), *inputs, rtol=1e-11, native=native)
+
+
+WHILES = {
+    "numbers": lambda a, b: cr.while_loop(
+        lambda c: c[1] > 1.0, lambda c: (c[0] + 1, c[1] / 2), (0, cr.max(cr.abs(a)) * 100)
+    ),
+    "never": lambda a, b: cr.while_loop(lambda c: cr.sum(c) > 1e9, lambda c: c * 2, a),
+    "matrices": lambda a, b: cr.while_loop(
+        lambda c: cr.sum(c[0] ** 2) < 1e6, lambda c: (c[0] @ (b.T @ b) + c[1], c[0]), (a, b)
+    ),
+    "change places": lambda a, b: cr.while_loop(
+        lambda c: c[2] < 5, lambda c: (c[1], c[0], c[2] + 1), (a, b, 0)
+    ),
+    "draws": lambda a, b: cr.while_loop(
+        lambda c: c[1] < 3.0, lambda c: (c[0] + 1, c[1] + cr.random.uniform(())), (0, 0.0)
+    ),
+    "a loop inside": lambda a, b: cr.while_loop(
+        lambda c: cr.sum(c) < 50.0,
+        lambda c: cr.scan(lambda c, x: (c + x * x, None), c, cr.stack([a, b]))[0], a,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHILES)
+def test_loops_of_unknown_length(name: str) -> None:
+    check(WHILES[name], *tensors((8, 3), (8, 3), dtype="f8"), rtol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])

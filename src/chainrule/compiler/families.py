@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chainrule.compiler import looping
+from chainrule.compiler import branching, looping
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.compiler.native import (
     checks,
@@ -122,15 +122,18 @@ class Positions(Family):
 
 
 class Steps(Family):
-    """Loops over time whose bodies have kernels."""
+    """Loops and choices whose bodies have kernels."""
+
+    rooms = (looping, branching)
 
     def supports(self, op: Op) -> bool:
-        return op.name == "scan" and looping.supports(op)
+        return any(room.supports(op) for room in self.rooms)
 
     def lower(
         self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
     ) -> list[Kernel]:
-        return looping.lower(first, graph, target)
+        room = next(room for room in self.rooms if room.supports(first))
+        return room.lower(first, graph, target)
 
 
 FAMILIES: tuple[Family, ...] = (

@@ -90,10 +90,10 @@ def prepare(op: Op) -> Loop:
         ends = zip((*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs), strict=True)
         axes = {new: best.axes.get(old) for old, new in ends}
         body = smaller
-    return Loop(op, *_owned(body, axes, carries), count)
+    return Loop(op, *owned(body, axes, carries), count)
 
 
-def _owned(
+def owned(
     body: Graph, axes: dict[Value, int | None], carries: int
 ) -> tuple[Graph, dict[Value, int | None]]:
     """Let each output be made by an operation, and be one carry and one stacked output at most."""
@@ -376,17 +376,17 @@ class _Writer:
 
 def supports(op: Op) -> bool:
     """Whether a scan has native code: all of its body has, and there is a step."""
-    from chainrule.compiler.families import family_of
-
     if op.primitive is not scan or op.params["length"] == 0:
         return False
     if any(math.prod(z.shape) == 0 for z in (*op.inputs, *op.outputs)):
         return False
-    body: Graph = op.params["body"]
-    for inner in body.ops:
-        family = family_of(inner)
-        if family is not None and any(o.name == "check" for o in [inner]):
-            return False
-        if family is None and not loops.supports(inner):
-            return False
-    return True
+    return runs_natively(op.params["body"])
+
+
+def runs_natively(body: Graph) -> bool:
+    """Whether every operation of a body has a kernel, and none is a check of values."""
+    from chainrule.compiler.families import family_of
+
+    return all(
+        op.name != "check" and (family_of(op) is not None or loops.supports(op)) for op in body.ops
+    )

@@ -21,7 +21,7 @@ from chainrule.compiler.native.text import Function, Module, Reg
 from chainrule.compiler.passes.cleaning import frozen
 from chainrule.compiler.plan import Plan
 
-ALONE = frozenset({"check", "host", "scan"})
+ALONE = frozenset({"check", "host", "scan", "cond", "while"})
 """Families whose kernels use the program's own table."""
 
 
