@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime_jobs import expected, mixer, result, run
+from runtime_jobs import code_of, expected, mixer, result, run
 
 from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import assembly
-from chainrule.compiler.native.program import TRIALS
+from chainrule.compiler.native.program import TRIALS, Phase, Program, Task
 from chainrule.compiler.native.runtime import Native, Pool
 from chainrule.compiler.native.runtime_ir import runtime as runtime_text
 from chainrule.compiler.native.runtime_records import MOST_CHUNKS, POOL
@@ -367,3 +367,24 @@ def test_wrong_estimates_are_found_out():
     assert not long._parts[0].short and short._parts[0].settled
     np.testing.assert_array_equal(run(long, 64), expected(64, 2))
     np.testing.assert_array_equal(run(short, 64), expected(64, 2))
+
+
+def test_threads_park_while_one_works_for_long():
+    """In a step most of which is one chunk, the other threads are not awake for nothing."""
+    runtime.set_num_threads(4)
+    program = mixer(64, 2)
+    phases = [Phase((Task(0, 64, 1e9, 64),)), Phase((Task(1, 64, 1e9, 1),))] * 3
+    slow = Program(
+        code_of(64, 4_000_000), replace(program.tables, steps=[phases[0]]), target=program.target
+    )
+    fast = Program(code_of(64, 10), replace(program.tables, steps=phases), target=program.target)
+    for one in (slow, fast):
+        one.bind(2, np.zeros(128, np.int64))
+    fast.call()
+    slow.call()
+    wall, processor = time.perf_counter(), time.process_time()
+    slow.call()  # one chunk of about 0.1 s
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    assert processor < 2 * wall
+    for seed in range(200):  # and they come back
+        assert np.array_equal(run(fast, 64, seed), expected(64, 6, seed))

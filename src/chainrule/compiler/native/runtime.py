@@ -34,6 +34,8 @@ from chainrule.errors import ArgumentError, ChainruleWarning
 
 SPIN = 30e-6
 """Seconds that a thread waits awake for the end of a phase before it offers its processor."""
+PATIENCE = 2000
+"""How often a thread then yields, in a phase that others work on, before it parks within a step."""
 LINGER = 100e-6
 """Seconds that a thread waits awake for another step before it parks."""
 STACK = 4 << 20
@@ -152,6 +154,7 @@ class Pool:
             look = self._time_of_a_look()
             self._set("spin", int(SPIN / look))
             self._set("linger", int(LINGER / look))
+            self._set("patience", int(SPIN / look) + PATIENCE)
         if native.system.parking == "pthread":
             libc = ctypes.CDLL(None)
             libc.pthread_mutex_init(ctypes.c_void_p(self.address + POOL["lock"]), None)

@@ -21,9 +21,10 @@ Why this is free of races:
 4. A word that gets no chunks of a phase is not written, or a slow thread could put it over the word
    of the phase after that. `current` is raised by an atomic maximum, for the same reason.
 5. Whoever parks first counts itself as a sleeper, then looks at `current` once more; whoever starts
-   a job first raises `current`, then looks for sleepers (all four sequentially consistent): one of
-   the two sees the other. The bell is read before that second look and compared by the kernel, so
-   that a wake-up in between is not lost. (Were one lost, the caller would do the work alone.)
+   a job or a phase first raises `current`, then looks for sleepers (all four sequentially
+   consistent): one of the two sees the other. The bell is read before that second look and compared
+   by the kernel, so that a wake-up in between is not lost. (Were one lost, the caller, which never
+   parks, would do the work alone.)
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def _advance(module: Module) -> None:
             word = f.op("or", f.op("shl", tag, Reg(str(2 * BITS), "i64")), bounds)
             f.show(word, f.at(pool, f.mul(r.index, LINE), "i8"), POOL["words"])
     _raise_current(f, pool, tag, running=True)
+    _wake_wanted(f, pool)
     f.leave()
     f.start(over)
     _raise_current(f, pool, _next_tag(f, pool), running=False)
@@ -192,21 +194,10 @@ def _work(module: Module, system: System) -> None:
     pool, thread, deadline = f.arg("pool"), f.arg("id"), f.arg("deadline")
     step, looks = f.variable(0), f.variable(0)
     threads = f.get(pool, POOL["threads"])
-    again, scan, retry, take, taken, empty, idle, yields, over, late = (
-        f.label(x)
-        for x in (
-            "again",
-            "scan",
-            "retry",
-            "take",
-            "taken",
-            "empty",
-            "idle",
-            "yields",
-            "over",
-            "late",
-        )
+    again, scan, retry, take, taken, empty = map(
+        f.label, ("again", "scan", "retry", "take", "taken", "empty")
     )
+    idle, yields, nap, over, late = map(f.label, ("idle", "yields", "nap", "over", "late"))
     f.jump(again)
     f.start(again)
     seen = f.see(pool, POOL["current"])
@@ -250,7 +241,11 @@ def _work(module: Module, system: System) -> None:
     f.start(yields)
     f.do("call void @yield()")
     _test_deadline(f, deadline, late)
-    f.jump(idle)
+    tired = f.icmp("sgt", f.read(looks), f.get(pool, POOL["patience"]))
+    f.test(f.op("and", tired, f.icmp("ne", thread, 0)), nap, idle)  # the caller stays awake
+    f.start(nap)
+    _sleep(f, pool, seen)
+    f.jump(again)
     f.start(over)
     f.leave(DONE)
     f.start(late)
@@ -330,8 +325,8 @@ def _enter(module: Module) -> None:
     deadline = f.variable(0)
     with f.when(f.icmp("ne", some, 0)):
         f.store(f.add(f.value("i64", "call i64 @now()"), some), deadline)
-    labels = ("fresh", "claim", "first", "ring", "begin", "on", "alone", "alone_again", "leave")
-    fresh, claim, first, ring, begin, on, alone, alone_again, leave = map(f.label, labels)
+    labels = ("fresh", "claim", "first", "on", "alone", "alone_again", "leave")
+    fresh, claim, first, on, alone, alone_again, leave = map(f.label, labels)
     mode = f.get(job, JOB["mode"])
     f.test(f.icmp("eq", mode, IDLE), fresh)
     f.test(f.icmp("eq", mode, PARALLEL), on, alone_again)
@@ -345,14 +340,12 @@ def _enter(module: Module) -> None:
     f.start(first)
     f.put(PARALLEL, job, JOB["mode"])
     f.put(job, pool, POOL["job"])
+    # A job that is too short to wake anybody wants no more threads than are awake.
+    spare = f.sub(f.get(pool, POOL["threads"]), f.get(job, JOB["threads"]))
+    spare = f.select(f.icmp("ne", f.get(job, JOB["wake"]), 0), spare, f.get(pool, POOL["threads"]))
+    f.show(spare, pool, POOL["spare"], "monotonic")
     _raise_current(f, pool, _next_tag(f, pool), running=True)
-    sleepers = f.see(pool, POOL["sleepers"], "seq_cst")
-    wanted = f.op("and", sleepers, f.get(job, JOB["wake"]))
-    f.test(f.icmp("ne", wanted, 0), ring, begin)
-    f.start(ring)
-    _ring(f, pool)
-    f.jump(begin)
-    f.start(begin)
+    _wake_wanted(f, pool)
     f.run("advance", pool, Reg("0", "i64"), Reg("0", "i64"))
     f.jump(on)
     f.start(on)
@@ -374,6 +367,13 @@ def _enter(module: Module) -> None:
     f.end()
 
 
+def _wake_wanted(f: Runtime, pool: Reg) -> None:
+    """Ring if more threads sleep than can be spared."""
+    sleepers = f.see(pool, POOL["sleepers"], "seq_cst")
+    with f.when(f.icmp("sgt", sleepers, f.see(pool, POOL["spare"], "monotonic"))):
+        _ring(f, pool)
+
+
 def _ring(f: Runtime, pool: Reg) -> None:
     """Wake one sleeper; those that wake ring for the next."""
     f.change("add", pool, POOL["bell"], Reg("1", "i32"), "seq_cst")
@@ -388,9 +388,7 @@ def _worker(module: Module, system: System) -> None:
     f = Runtime(module, "worker", "ptr %self", "ptr", internal=False)
     pool, thread = f.get(f.arg("self"), 0, "ptr"), f.get(f.arg("self"), 8)
     looks = f.variable(0)
-    wait, look, park, sleep, up, go, quit = (
-        f.label(x) for x in ("wait", "look", "park", "sleep", "up", "go", "quit")
-    )
+    wait, look, park, go, quit = map(f.label, ("wait", "look", "park", "go", "quit"))
     f.jump(wait)
     f.start(wait)
     f.store(Reg("0", "i64"), looks)
@@ -403,18 +401,8 @@ def _worker(module: Module, system: System) -> None:
     system.pause(f)
     f.jump(look)
     f.start(park)
-    bell = f.see(pool, POOL["bell"], "seq_cst", "i32")
-    f.change("add", pool, POOL["sleepers"], Reg("1", "i64"), "seq_cst")
-    f.test(_running(f, pool, "seq_cst"), up)
-    f.test(f.icmp("eq", f.see(pool, POOL["quit"], "seq_cst"), 0), sleep, up)
-    f.start(sleep)
-    f.do(f"call void @park({pool}, {bell})")
-    f.jump(up)
-    f.start(up)
-    others = f.change("sub", pool, POOL["sleepers"], Reg("1", "i64"), "seq_cst")
-    more = f.icmp("sgt", others, 1)
-    with f.when(f.op("and", more, _running(f, pool, "acquire"))):
-        _ring(f, pool)
+    none = f.op("and", f.see(pool, POOL["current"]), Reg("-2", "i64"))
+    _sleep(f, pool, none)
     f.jump(wait)
     f.start(go)
     f.do(f"call i64 @work({pool}, {thread}, i64 0)")
@@ -422,6 +410,24 @@ def _worker(module: Module, system: System) -> None:
     f.start(quit)
     f.do("ret ptr null")
     f.end()
+
+
+def _sleep(f: Runtime, pool: Reg, seen: Reg) -> None:
+    """Park, if `current` is still what was seen, until somebody rings."""
+    park, up = f.label("park"), f.label("up")
+    bell = f.see(pool, POOL["bell"], "seq_cst", "i32")
+    f.change("add", pool, POOL["sleepers"], Reg("1", "i64"), "seq_cst")
+    same = f.icmp("eq", f.see(pool, POOL["current"], "seq_cst"), seen)
+    stays = f.icmp("eq", f.see(pool, POOL["quit"], "seq_cst"), 0)
+    f.test(f.op("and", same, stays), park, up)
+    f.start(park)
+    f.do(f"call void @park({pool}, {bell})")
+    f.jump(up)
+    f.start(up)
+    before = f.change("sub", pool, POOL["sleepers"], Reg("1", "i64"), "seq_cst")
+    more = f.icmp("sgt", f.sub(before, 1), f.see(pool, POOL["spare"], "monotonic"))
+    with f.when(f.op("and", more, _running(f, pool, "acquire"))):
+        _ring(f, pool)
 
 
 def _running(f: Runtime, pool: Reg, order: str) -> Reg:

@@ -16,10 +16,12 @@ POOL = {
     "phase": 5 * LINE + 8,
     "index": 5 * LINE + 16,
     "tag": 5 * LINE + 24,
-    "threads": 6 * LINE,  # constant from here on, but for `quit`
+    "threads": 6 * LINE,  # hardly ever written from here on
     "spin": 6 * LINE + 8,  # looks before a waiting thread yields, within a job
     "linger": 6 * LINE + 16,  # looks before it parks, between jobs
     "quit": 6 * LINE + 24,
+    "patience": 6 * LINE + 32,  # looks before it parks within a job
+    "spare": 6 * LINE + 40,  # threads that the job at hand does not want
     "lock": 7 * LINE,  # a pthread mutex, where that is how threads park, and a condition
     "condition": 9 * LINE,
     "words": 11 * LINE,  # a line for each thread
