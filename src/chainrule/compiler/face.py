@@ -18,6 +18,7 @@ import numpy as np
 
 from chainrule.array.creation import asarray
 from chainrule.compiler import ir, signature
+from chainrule.compiler.fast import UNUSUAL, Call, is_usual, usual_call
 from chainrule.compiler.guards import Names, warn_of_assignments
 from chainrule.compiler.launch import InNumPy, Native
 from chainrule.compiler.slots import watching
@@ -67,6 +68,7 @@ class Compiled:
         self._static = (frozenset(static_argnums), frozenset(static_argnames))
         self._versions: dict[Any, list[Version]] = {}
         self._last: Version | None = None
+        self._usual: Call | None = None
         self._captured: set[int] = set()  # tensors that some version has found by itself
         self._warned = False
         self._lock = threading.RLock()
@@ -138,10 +140,20 @@ class Compiled:
             # Inside another compiled function this one is part of it; observers see everything.
             return self.function(*args, **kwargs)
         with self._lock:
+            if self._usual is not None and not kwargs:
+                result = self._usual(args)
+                if result is not UNUSUAL:
+                    return result
             last = self._last
             if last is not None and not kwargs and last.takes(args) and last.holds(args):
                 return last.run(args)
             return self._call(args, kwargs)
+
+    def _use(self, version: Version) -> None:
+        """Try this version first from now on."""
+        if version is not self._last:
+            self._last = version
+            self._usual = usual_call(version) if is_usual(version) else None
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves: list[Any] = []
@@ -153,7 +165,7 @@ class Compiled:
         for i, version in enumerate(versions):
             if version.holds(leaves):
                 versions.insert(0, versions.pop(i))
-                self._last = version
+                self._use(version)
                 return version.run(leaves)
         if self.traces >= self.limit:
             self._warn_of_limit(key, leaves, args, kwargs)
@@ -201,7 +213,7 @@ class Compiled:
         # Which arguments the function finds by itself too is known only now.
         version.file_under((*key[:3], self._identities(leaves)))
         self._versions.setdefault(version.key, []).insert(0, version)
-        self._last = version
+        self._use(version)
         return result
 
     @_without_collector()

@@ -83,6 +83,7 @@ class Version:
         self._probes = tracer.probes
         self._effects = tracer.effects  # known when the tracer is closed
         self._epoch = -1
+        self._copied = False  # whether a state's elements are copied to lie side by side
         self._numbers_set: Any = None
         self._kept_gradients: KeptGradients | None = None
         self.launch = backend(graph)
@@ -100,7 +101,7 @@ class Version:
         self._specs: list[tuple[Any, Any]] = []
         self._moving: list[int] = []  # states that are looked up at each call
         for b in books:
-            if b.input is not None and _is_argument(b) and b.position not in updated:
+            if _is_read_argument(b, updated):
                 self._arguments.append((b.position, b.place[1]))
                 continue
             if b.place is not None and b.place[0] in ("argument", "random", "grad"):
@@ -110,12 +111,18 @@ class Version:
             self._needs.append(b.needs_gradient)
             self._hooks.append(_hooks(b.tensor))
             self._specs.append((b.entry.shape, b.entry.dtype))
+        self._generators = {
+            n: b.place[1]
+            for n, b in enumerate(b for b in books if not _is_read_argument(b, updated))
+            if b.place is not None and b.place[0] == "random"
+        }
         self._written = [n for n, i in enumerate(self._places) if i in updated]
         count = len(self._finders)
         self._tensors: list[Any] = [None] * count
         self._bindings: list[Binding] = [Binding()] * count
         self._stamps: list[int] = [-1] * count
         self._nodes: list[Any] = [None] * count
+        self.rows: list[tuple[Any, Binding, int, Any]] | None = None
         self.captured = {id(b.tensor) for b in books if b.place is None}
         # Whether it makes no difference if two arguments are one tensor.
         free = not any(_is_argument(b) and b.position in updated for b in books)
@@ -207,11 +214,9 @@ class Version:
         for find, had in self._had_grads:
             if (find(leaves)._grad is not None) != had:
                 return False
-        tensors, bindings, stamps = self._tensors, self._bindings, self._stamps
         for n in self._moving:
             self._settle(n, self._finders[n](leaves))
-        rows = zip(tensors, bindings, stamps, self._nodes, strict=True)
-        for n, (tensor, books, stamp, node) in enumerate(rows):
+        for n, (tensor, books, stamp, node) in enumerate(self.rows or self.make_rows()):
             if (
                 tensor._array is not books.array or books.stamp != stamp or tensor._node is not node
             ) and not self._look_again(n):
@@ -233,6 +238,7 @@ class Version:
             if n not in self._moving:
                 self._settle(n, find(leaves))
         self._nodes = [None] * len(self._nodes)  # their hooks may be others
+        self.rows = None
         self._epoch = epoch
         return True
 
@@ -262,6 +268,7 @@ class Version:
     def _settle(self, n: int, tensor: Any) -> None:
         """State n is this tensor."""
         if tensor is not self._tensors[n]:
+            self.rows = None
             self._tensors[n], self._bindings[n] = tensor, binding(tensor)
             self._stamps[n] = -1
 
@@ -277,8 +284,16 @@ class Version:
             books.look(array)
         if self._places[n] >= 0:
             self.launch.point(self._places[n], books.address)
+            self._copied = self._copied or books.memory is not None
         self._stamps[n], self._nodes[n] = books.stamp, tensor._node
+        self.rows = None
         return True
+
+    def make_rows(self) -> list[tuple[Any, Binding, int, Any]]:
+        """For each state the tensor, its books, and what they were when the program was told."""
+        columns = self._tensors, self._bindings, self._stamps, self._nodes
+        self.rows = list(zip(*columns, strict=True))
+        return self.rows
 
     # --- a call -----------------------------------------------------------------------------------
 
@@ -347,6 +362,10 @@ class Version:
                 kept.append(array)
             point(address_of(array))
         tensors, bindings = self._tensors, self._bindings
+        if self._copied:  # what is shared with NumPy may have been written to
+            for books in bindings:
+                if books.memory is not None:
+                    books.memory[...] = books.array
         for n in self._written:
             tensor, books = tensors[n], bindings[n]
             if getrefcount(tensor._array) != ALONE or not books.own:
@@ -411,6 +430,11 @@ def _simple_arguments(key: Any) -> list[Any] | None:
 
 def _is_argument(books: Outside) -> bool:
     return books.place is not None and books.place[0] == "argument"
+
+
+def _is_read_argument(books: Outside, updated: set[int]) -> bool:
+    """Whether a tensor is an argument that is read and not written."""
+    return books.input is not None and _is_argument(books) and books.position not in updated
 
 
 def _hooks(tensor: Any) -> tuple[int, ...]:
