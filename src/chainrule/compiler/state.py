@@ -85,6 +85,7 @@ class Version:
         self._epoch = -1
         self._copied = False  # whether a state's elements are copied to lie side by side
         self._numbers_set: Any = None
+        self._fills: list[tuple[Callable[[Any], None], int]] | None = None
         self._kept_gradients: KeptGradients | None = None
         self.launch = backend(graph)
         if self.launch.in_place:
@@ -314,8 +315,14 @@ class Version:
         if self._numbers_set is self.numbers.now:
             return
         values, launch = self.numbers.values, self.launch
-        for i, position, dtype in self._scalars:
-            launch.set_number(i, values[position], dtype)
+        if self._fills is not None:
+            for fill, position in self._fills:
+                fill(values[position])
+        else:
+            for i, position, dtype in self._scalars:
+                launch.set_number(i, values[position], dtype)
+            if launch.in_place:  # the arrays stay, and are filled anew
+                self._fills = [(launch.numbers[i].fill, p) for i, p, _ in self._scalars]
         self._numbers_set = self.numbers.now
 
     def run(self, leaves: Sequence[Any]) -> Any:
