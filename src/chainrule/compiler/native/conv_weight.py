@@ -53,6 +53,23 @@ class Image(NamedTuple):
     spatial: tuple[int, ...]
 
 
+class Run(NamedTuple):
+    """Tiles alike, one after another.
+
+    Attributes:
+        start: the first row of the weight.
+        tiles: how many.
+        offsets: where the numbers of a tile's rows lie in x, from where on (`at`).
+        tap: the tap that they all have; None if they have several.
+    """
+
+    start: int
+    tiles: int
+    offsets: tuple[int, ...]
+    at: int
+    tap: tuple[int, ...] | None
+
+
 class WeightSums(Keyed):
     """Partial sums, each over a block of images: (blocks, groups, *kernel, in, out)."""
 
@@ -271,17 +288,16 @@ class _Emitter:
         y_at = move(f, y.pointer, channel, self.type)
         into = move(f, into, channel, self.type)
         first, *others = k.lines
-        tiled = self._tile_rows(x, most)
+        runs = self._runs(x, most)
         number, blocks = channel // (vectors * self.lanes), len(self._vectors(k.outside))
-        for n, (start, offsets, at, tap) in enumerate(tiled):
-            self._prefetch(f, ahead, number * len(tiled) + n, blocks * len(tiled))
-            function = self._tile(offsets, vectors, x, y)
+        for n, run in enumerate(runs):
+            self._prefetch(f, ahead, number * len(runs) + n, blocks * len(runs))
             lo, hi = rows
             spans = [(0, line.count) for line in others]
-            if tap is not None:
-                met = first.outputs(tap[0])
+            if run.tap is not None:
+                met = first.outputs(run.tap[0])
                 lo, hi = f.smax(lo, met[0]), f.smin(hi, met[1])
-                spans = [line.outputs(i) for line, i in zip(others, tap[1:], strict=True)]
+                spans = [line.outputs(i) for line, i in zip(others, run.tap[1:], strict=True)]
                 if met[0] == met[1] or any(a == b for a, b in spans):
                     continue
             ox, oy = f.mul(lo, first.step * x.spatial[0]), f.mul(lo, y.spatial[0])
@@ -289,34 +305,38 @@ class _Emitter:
                 others, spans, x.spatial[1:], y.spatial[1:], strict=True
             ):
                 ox, oy = f.add(ox, line.step * a * sx), f.add(oy, a * sy)
-            f.run(
-                function,
-                move(f, x.pointer, f.add(ox, at), self.type),
-                move(f, y_at, oy, self.type),
-                move(f, into, start * k.row, self.type),
-                f.sub(hi, lo),
-                *(_literal(b - a) for a, b in spans),
-            )
+            function, high = self._tile(run.offsets, vectors, x, y), len(run.offsets)
+            with f.loop(0, run.tiles, hint="tile") as tile:
+                start = f.mul(tile.index, high)
+                f.run(
+                    function,
+                    move(
+                        f, x.pointer, f.add(f.add(ox, run.at), f.mul(start, x.channel)), self.type
+                    ),
+                    move(f, y_at, oy, self.type),
+                    move(f, into, f.mul(f.add(start, run.start), k.row), self.type),
+                    f.sub(hi, lo),
+                    *(_literal(b - a) for a, b in spans),
+                )
 
-    def _tile_rows(
-        self, x: Image, most: int
-    ) -> list[tuple[int, tuple[int, ...], int, tuple[int, ...] | None]]:
-        """The tiles of the weight: their first row, where their rows' numbers lie in x, from where
-        on, and their tap, if they have only one."""
+    def _runs(self, x: Image, most: int) -> list[Run]:
+        """The tiles of the weight."""
         k, result = self.k, []
         taps = list(itertools.product(*map(range, k.kernel)))
         if k.few:
             everything = [
                 self._offset(x, tap) + c * x.channel for tap in taps for c in range(k.inside)
             ]
-            for start, many in pieces(len(everything), most):
-                result.append((start, tuple(everything[start : start + many]), 0, None))
-            return result
+            return [
+                Run(start, 1, tuple(everything[start : start + many]), 0, None)
+                for start, many in pieces(len(everything), most)
+            ]
         for number, tap in enumerate(taps):
-            for start, many in pieces(k.inside, most):
+            for many, alike in itertools.groupby(pieces(k.inside, most), key=lambda p: p[1]):
+                tiles = list(alike)
+                start, at = tiles[0][0], self._offset(x, tap) + tiles[0][0] * x.channel
                 offsets = tuple(c * x.channel for c in range(many))
-                at = self._offset(x, tap) + start * x.channel
-                result.append((number * k.inside + start, offsets, at, tap))
+                result.append(Run(number * k.inside + start, len(tiles), offsets, at, tap))
         return result
 
     def _offset(self, x: Image, tap: tuple[int, ...]) -> int:
