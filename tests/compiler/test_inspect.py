@@ -12,6 +12,8 @@ import chainrule as cr
 from chainrule import nn, optim
 from chainrule.compiler.inspect import Inspection, InspectionError, Profile, Row, measure
 from chainrule.compiler.inspect_html import page
+from chainrule.compiler.native.jit import assemble
+from chainrule.compiler.plan import tables
 
 
 def made(threads: int = 1):
@@ -173,3 +175,27 @@ def test_programs_run_while_they_are_measured():
     profile = measure(program, arrays, runs=5)
     thread.join()
     assert profile.rows
+
+
+def test_what_is_shown_is_what_runs(report):
+    """The graph is planned and emitted once more to be shown; the code comes out the same."""
+    for one in (report, _recurrent()):
+        assert tables(one.plan).kernels == one.program.tables.kernels
+        assert assemble(one.llvm, one.target) == one.program.code
+
+
+def _recurrent() -> Inspection:
+    model = nn.LSTM(8, 16, batch_first=True)
+    opt = optim.Adam(model.parameters())
+
+    @cr.compile(backend="native")
+    def step(x):
+        opt.zero_grad()
+        z, _ = model(x)
+        loss = cr.mean(z * z)
+        loss.backward()
+        opt.step()
+        return loss
+
+    step(cr.ones((4, 6, 8)))
+    return step.inspect()
