@@ -202,12 +202,10 @@ class _Back:
             if (value := self.gradient(i)) is not None
         ]
         time = OverTime(graph, self.invariant, [*self.varying, *[value for _, value in self.xs]])
-        terms = {
-            k: list(time.terms(value))
-            for k in range(consts) if (value := self.gradient(k)) is not None
-        }  # fmt: skip
-        for value in [value for values in terms.values() for value in values if emits]:
+        sums = {k: v for k in range(consts) if (v := self.gradient(k)) is not None}
+        for value in sums.values() if emits else ():
             time.emit(value)
+        terms = {k: list(time.terms(value)) for k, value in sums.items()}
         for k, values in terms.items():
             for value in values:
                 late = time.late(value)
