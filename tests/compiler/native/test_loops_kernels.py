@@ -204,6 +204,21 @@ def test_constants_that_count(target: str) -> None:
     cases.check(target)
 
 
+@pytest.mark.parametrize("movement", [False, True])
+def test_chains_longer_than_calls_can_be_nested(movement: bool) -> None:
+    def build(g: Graph, x: Any, y: Any) -> Any:
+        z = x
+        for i in range(1200):
+            z = g.add(e.sub, y, z)
+            if movement and i % 3 == 0:
+                z = g.add(m.flip, z, axes=(0,))
+        return z, g.add(r.sum, z, axes=(1,))
+
+    cases = Cases()
+    cases.add("chain", build, numbers((4, 5), "int64"), numbers((4, 5), "int64", 1))
+    cases.check(available()[0])
+
+
 def test_strides_with_gaps_and_backwards() -> None:
     shape = (6, 35)
     cases = Cases()

@@ -26,6 +26,9 @@ from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix,
 DEAR = 8
 """Functions of one number that take more instructions are computed in a vector register."""
 
+NESTED = 60
+"""Expressions that are deeper than this are written piece by piece."""
+
 SMALL = 1 << 28
 """Arrays of fewer bytes are indexed in vectors of 32 bits."""
 
@@ -53,12 +56,34 @@ class Emitter(Numbers):
         self.pointers = {} if pointers is None else pointers
         self.kept: dict[Node, Any] = {}  # nodes kept in scratch, see `loops_pass.Kept`
         self._offsets: dict[Any, Form] = {}
+        self._below = False  # whether what is deep is being written piece by piece
 
     # --- nodes ------------------------------------------------------------------------------------
 
     def scalar(self, node: Node) -> Reg:
         """A node as a register: a vector if it depends on the lane variable, else a scalar."""
+        if node.depth > NESTED and node.kind != "reduce" and not self._below:
+            self._below = True
+            self._from_below(node)
+            self._below = False
         return self.memoised(node, node.depends, lambda: self._write(node))
+
+    def _from_below(self, node: Node) -> None:
+        """Write what a node is made of in steps that are no deeper than calls should be nested."""
+        seen, todo, found = {node}, list(node.inputs), []
+        while todo:
+            one = todo.pop()
+            if one.depth <= NESTED // 2 or one in seen or one.kind == "reduce":
+                continue
+            seen.add(one)
+            kept = self.kept.get(one)
+            if kept is not None and kept.written:
+                continue
+            if one.depth % (NESTED // 2) == 0:
+                found.append(one)
+            todo += one.inputs
+        for one in sorted(found, key=lambda n: (n.depth, n.number)):
+            self.memoised(one, one.depends, lambda n=one: self._write(n))
 
     def vector(self, node: Node) -> Reg:
         """A node in all lanes."""

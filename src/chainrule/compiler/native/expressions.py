@@ -10,7 +10,7 @@ that nothing is computed twice. `emitter.Emitter` turns nodes into instructions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ _numbers = itertools.count()
 Condition = tuple[Form, int, int]
 """low <= form < high."""
 Guard = tuple[Condition, ...]
+
+Wanted = Generator[tuple["Value", Index, Guard], "Node", "Node"]
+"""What finds a node: it asks for other ones, at other indices, and gives it in the end."""
 
 REDUCTIONS = frozenset({"sum", "max", "min", "all", "any", "argmax", "argmin"})
 SAME = frozenset({"alias", "copy", "detach"})
@@ -45,10 +48,11 @@ class Node:
         data: what else it is made of, by kind.
         depends: the loops' variables on which it depends.
         stage: how many reductions must be done one after another before it is known.
-        cost: arithmetic instructions to compute it from its loads, roughly.
+        depth: the longest way from it to what it is made of.
+        cost: arithmetic instructions to compute it from its inputs, roughly.
     """
 
-    __slots__ = ("cost", "data", "depends", "dtype", "inputs", "kind", "number", "stage")
+    __slots__ = ("cost", "data", "depends", "depth", "dtype", "inputs", "kind", "number", "stage")
 
     def __init__(
         self, kind: str, dtype: Any, inputs: tuple[Node, ...], data: Any, depends: frozenset[Var]
@@ -56,6 +60,7 @@ class Node:
         self.kind, self.dtype, self.inputs, self.data = kind, dtype, inputs, data
         self.depends = depends
         self.stage = max((n.stage for n in inputs), default=0) + (kind == "reduce")
+        self.depth = max((n.depth for n in inputs), default=0) + 1
         self.cost = 1
         self.number = next(_numbers)
 
@@ -163,14 +168,42 @@ class Expressions:
         self.given[value] = (what, depends)
 
     def at(self, value: Value, index: Index, guard: Guard = ()) -> Node:
-        """The element of a value at an index; where the guard fails anything may come out."""
-        key = (value, index, guard)
-        node = self._known.get(key)
-        if node is None:
-            node = self._known[key] = self._at(value, index, guard)
-        return node
+        """The element of a value at an index; where the guard fails anything may come out.
 
-    def _at(self, value: Value, index: Index, guard: Guard) -> Node:
+        Chains of operations may be longer than calls can be nested: what is wanted first waits on a
+        stack of its own.
+        """
+        known = self._known
+        waiting: list[tuple[Any, Wanted | None]] = [((value, index, guard), None)]
+        result: Node | None = None
+        while waiting:
+            key, asking = waiting[-1]
+            if asking is None:
+                result = known.get(key)
+                if result is not None:
+                    waiting.pop()
+                    continue
+                asking = self._at(*key)
+                waiting[-1] = key, asking
+                result = None
+            try:
+                wanted = next(asking) if result is None else asking.send(result)
+                result = known.get(wanted)
+                if result is None:
+                    waiting.append((wanted, None))
+                else:
+                    # Go on with it at once.
+                    while result is not None:
+                        wanted = asking.send(result)
+                        result = known.get(wanted)
+                    waiting.append((wanted, None))
+            except StopIteration as done:
+                result = known[key] = done.value
+                waiting.pop()
+        assert result is not None
+        return result
+
+    def _at(self, value: Value, index: Index, guard: Guard) -> Wanted:
         if value in self.given:
             _, depends = self.given[value]
             return self._node("given", value.dtype, (), value, depends)
@@ -183,10 +216,13 @@ class Expressions:
             return self.load(value, index, guard)
         handler = HANDLERS.get(op.name)
         if handler is not None:
-            return handler(self, op, index, guard)
+            return (yield from handler(self, op, index, guard))
         if op.name in REDUCTIONS:
-            return self._reduce(op, index)
-        return self.apply(op, [self.at(x, index, guard) for x in op.inputs])
+            return (yield from self._reduce(op, index))
+        inputs = []
+        for x in op.inputs:
+            inputs.append((yield x, index, guard))
+        return self.apply(op, inputs)
 
     def _constant(self, value: Value, index: Index) -> Node | None:
         """A constant as a number, or as a form of its index."""
@@ -206,7 +242,7 @@ class Expressions:
 
     # --- reductions -------------------------------------------------------------------------------
 
-    def _reduce(self, op: Op, index: Index) -> Node:
+    def _reduce(self, op: Op, index: Index) -> Wanted:
         (x,) = op.inputs
         if op.output in self.partials:
             x, axes = self.partials[op.output], (0,)
@@ -218,7 +254,7 @@ class Expressions:
         inner = self._inner(tuple(x.shape[a] for a in axes))
         kept, reduced = iter(index), iter(inner)
         place = tuple(next(reduced) if a in axes else next(kept) for a in range(x.ndim))
-        operand = self.at(x, place)
+        operand = yield x, place, ()
         over = tuple(self.inner)
         depends = operand.depends.difference(over).union((self.row,), *(f.roots() for f in index))
         data: Any = (op.name, over, inner[0] if op.name.startswith("arg") else None)
@@ -299,46 +335,48 @@ def counting(array: Array) -> tuple[int, tuple[int, ...]] | None:
 
 # --- movements ------------------------------------------------------------------------------------
 
-Handler = Callable[[Expressions, Op, Index, Guard], Node]
+Handler = Callable[[Expressions, Op, Index, Guard], Wanted]
 
 
-def _same(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
-    return e.at(op.inputs[0], index, guard)
+def _same(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
+    return (yield op.inputs[0], index, guard)
 
 
-def _permute(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _permute(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     source = [ZERO] * len(index)
     for form, axis in zip(index, op.params["axes"], strict=True):
         source[axis] = form
-    return e.at(op.inputs[0], tuple(source), guard)
+    return (yield op.inputs[0], tuple(source), guard)
 
 
-def _broadcast(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _broadcast(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     (x,) = op.inputs
     last = index[len(index) - x.ndim :]
-    return e.at(x, tuple(ZERO if n == 1 else f for f, n in zip(last, x.shape, strict=True)), guard)
+    return (
+        yield x, tuple(ZERO if n == 1 else f for f, n in zip(last, x.shape, strict=True)), guard
+    )
 
 
-def _reshape(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _reshape(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     (x,) = op.inputs
-    return e.at(x, e.splits.reshape(index, op.output.shape, x.shape), guard)
+    return (yield x, e.splits.reshape(index, op.output.shape, x.shape), guard)
 
 
-def _slice(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _slice(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     moved = [
         f.scale(step).shift(start)
         for f, start, step in zip(index, op.params["starts"], op.params["steps"], strict=True)
     ]
-    return e.at(op.inputs[0], tuple(moved), guard)
+    return (yield op.inputs[0], tuple(moved), guard)
 
 
-def _flip(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _flip(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     axes, shape = op.params["axes"], op.output.shape
     turned = [f.scale(-1).shift(shape[a] - 1) if a in axes else f for a, f in enumerate(index)]
-    return e.at(op.inputs[0], tuple(turned), guard)
+    return (yield op.inputs[0], tuple(turned), guard)
 
 
-def _pad(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _pad(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     (x,) = op.inputs
     filler = e.literal(op.params["value"], x.dtype)
     if not x.size:
@@ -359,10 +397,10 @@ def _pad(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
     if never:
         return filler
     both, _ = simplified((*guard, *inside))
-    return e.choice(inside, e.at(x, tuple(source), both), filler)
+    return e.choice(inside, (yield x, tuple(source), both), filler)
 
 
-def _concat(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
+def _concat(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
     axis = op.params["axis"]
     pieces = [x for x in op.inputs if x.size]
     starts = [0, *itertools.accumulate(x.shape[axis] for x in pieces)]
@@ -373,7 +411,7 @@ def _concat(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
         both, unwanted = simplified((*guard, *inside))
         if never or unwanted:
             continue
-        node = e.at(x, (*index[:axis], place, *index[axis + 1 :]), both)
+        node = yield x, (*index[:axis], place, *index[axis + 1 :]), both
         # What stands behind this piece is chosen by where the piece ends.
         result = node if result is None else e.choice(inside, node, result)
     if result is None:  # nothing of it is wanted
@@ -381,8 +419,8 @@ def _concat(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
     return result
 
 
-def _cast(e: Expressions, op: Op, index: Index, guard: Guard) -> Node:
-    node = e.at(op.inputs[0], index, guard)
+def _cast(e: Expressions, op: Op, index: Index, guard: Guard) -> Wanted:
+    node = yield op.inputs[0], index, guard
     return node if node.dtype == op.output.dtype else e.apply(op, [node])
 
 

@@ -78,17 +78,17 @@ def reachable(nodes: Sequence[Node], known: bool = False) -> Iterator[Node]:
         known: leave out what reductions are made of.
     """
     seen: set[Node] = set()
-
-    def visit(node: Node) -> Iterator[Node]:
-        if node in seen:
-            return
-        seen.add(node)
-        for x in () if known and node.kind == "reduce" else node.inputs:
-            yield from visit(x)
-        yield node
-
-    for node in nodes:
-        yield from visit(node)
+    for first in nodes:
+        stack = [(first, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                yield node
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                if not (known and node.kind == "reduce"):
+                    stack += [(x, False) for x in reversed(node.inputs) if x not in seen]
 
 
 class Group:
