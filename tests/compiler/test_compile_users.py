@@ -56,3 +56,32 @@ def test_gradients_accumulate_over_calls():
     np.testing.assert_allclose(ours[0], eager[0], rtol=1e-5)
     for a, b in zip(eager[1], ours[1], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
+def scanned(wrap, body, dtype="float32"):
+    w = cr.asarray(np.random.default_rng(1).normal(size=(3, 3)).astype(dtype)).requires_grad_()
+    xs = numbers((5, 3)).astype(dtype)
+    last, ys = wrap(lambda xs, h: cr.scan(functools.partial(body, w), h, xs))(xs, xs[0] * 0)
+    (cr.sum(last) + cr.sum(ys)).backward()
+    return [last.detach(), ys.detach(), w.grad]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_body_of_a_loop_hands_out_another_view_of_what_it_goes_on_with(dtype):
+    """The product reads z as a row of one; the output is such a row too, and written later."""
+
+    def body(w, h, x):
+        z = (h + 1) * (1 - x * x)
+        return z @ w, z.reshape((1, 3))
+
+    for a, b in zip(scanned(lambda f: f, body, dtype), scanned(compiled, body, dtype), strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4)
+
+
+def test_a_recurrence_of_a_single_vector():
+    def body(w, h, x):
+        h = cr.tanh(h @ w + x)
+        return h, h * 2
+
+    for a, b in zip(scanned(lambda f: f, body), scanned(compiled, body), strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4, atol=1e-5)

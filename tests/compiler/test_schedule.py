@@ -145,6 +145,15 @@ def test_products_read_views():
     check_run(g)
 
 
+def test_a_value_seen_through_a_movement_that_is_an_output_too():
+    """The product reads z as a row of one, and the row is asked for as well."""
+    g = G()
+    x, y, w = g.x(3), g.x(3), g.x(3, 3)
+    row = g.add(m.reshape, g.add(e.mul, x, y), shape=(1, 3))
+    g.outputs = [g.add(linalg.matmul, row, w), row]
+    check_run(g)
+
+
 def test_no_group_waits_for_a_group_that_waits_for_it():
     """exp(x) and what is computed from a product of it are not one loop, though both read x."""
     g = G()

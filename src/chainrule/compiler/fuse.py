@@ -231,6 +231,8 @@ class Fusion:
             if axes == straight(visited(op)) or count(visited(op)) > count(group.shape):
                 continue
             if all(self._leads_only_to(z, op, group) for z in group.placed):
+                if self.groups.read_by_others(group):  # through `op`, which costs them nothing
+                    continue
                 self.groups.remove(group)
                 self._leaves.clear()
 

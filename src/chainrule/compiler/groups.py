@@ -79,6 +79,11 @@ class Groups:
         for z in group.placed:
             del self.home[z]
 
+    def read_by_others(self, group: Group) -> bool:
+        """Whether another group reads a value of a group."""
+        others = [other for other in self.groups.values() if other is not group]
+        return any(x in group.placed for other in others for op in other.ops for x in op.inputs)
+
     def homes(self, values: Iterable[Value]) -> list[Group]:
         """The groups that make some values."""
         return list(dict.fromkeys(self.home[v] for v in values if v in self.home))
