@@ -20,6 +20,7 @@ from chainrule.compiler.native.jit import assembly
 from chainrule.compiler.native.program import TRIALS, Phase, Program, Task
 from chainrule.compiler.native.runtime import Native, Pool
 from chainrule.compiler.native.runtime_ir import runtime as runtime_text
+from chainrule.compiler.native.runtime_job import WAKE
 from chainrule.compiler.native.runtime_records import MOST_CHUNKS, POOL
 from chainrule.compiler.native.runtime_system import BELL, CONDITION, LOCK, System, this_system
 from chainrule.compiler.native.target import foreign
@@ -388,3 +389,19 @@ def test_threads_park_while_one_works_for_long():
     assert processor < 2 * wall
     for seed in range(200):  # and they come back
         assert np.array_equal(run(fast, 64, seed), expected(64, 6, seed))
+
+
+def test_short_steps_in_a_row_wake_threads_in_the_end():
+    """Each of them alone is too short to wake anybody."""
+    runtime.set_num_threads(2)
+    program = mixer(64, 2, delay=1000, cost=600.0, chunk=4)
+    job = program._parts[0].job
+    assert job.wants(2) == 2 and job.cost < WAKE
+    program.call()
+    deadline = time.monotonic() + 10
+    while runtime.pool().get("sleepers") < 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    with program.profiled() as rows:
+        while not rows[1, :, 1].any() and time.monotonic() < deadline:
+            program.call()
+    assert rows[1, :, 1].any()

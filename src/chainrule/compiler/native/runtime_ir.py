@@ -44,6 +44,7 @@ from chainrule.compiler.native.runtime_records import (
     POOL,
     ROW,
     ROW_BYTES,
+    SELDOM,
     SERIAL,
     TASK,
     TASK_BYTES,
@@ -340,9 +341,13 @@ def _enter(module: Module) -> None:
     f.start(first)
     f.put(PARALLEL, job, JOB["mode"])
     f.put(job, pool, POOL["job"])
-    # A job that is too short to wake anybody wants no more threads than are awake.
-    spare = f.sub(f.get(pool, POOL["threads"]), f.get(job, JOB["threads"]))
-    spare = f.select(f.icmp("ne", f.get(job, JOB["wake"]), 0), spare, f.get(pool, POOL["threads"]))
+    # A job that is too short to wake anybody for its own sake does so now and then: if many follow
+    # one another, who is woken stays awake from one to the next.
+    jobs, threads = f.add(f.get(pool, POOL["jobs"]), 1), f.get(pool, POOL["threads"])
+    f.put(jobs, pool, POOL["jobs"])
+    often = f.icmp("eq", f.op("and", jobs, Reg(str(SELDOM - 1), "i64")), 0)
+    wakes = f.op("or", often, f.icmp("ne", f.get(job, JOB["wake"]), 0))
+    spare = f.select(wakes, f.sub(threads, f.get(job, JOB["threads"])), threads)
     f.show(spare, pool, POOL["spare"], "monotonic")
     _raise_current(f, pool, _next_tag(f, pool), running=True)
     _wake_wanted(f, pool)

@@ -22,6 +22,7 @@ POOL = {
     "quit": 6 * LINE + 24,
     "patience": 6 * LINE + 32,  # looks before it parks within a job
     "spare": 6 * LINE + 40,  # threads that the job at hand does not want
+    "jobs": 6 * LINE + 48,  # how many there have been
     "lock": 7 * LINE,  # a pthread mutex, where that is how threads park, and a condition
     "condition": 9 * LINE,
     "words": 11 * LINE,  # a line for each thread
@@ -39,6 +40,7 @@ ROW_BYTES = 32
 BITS = 14
 MOST_CHUNKS = (1 << BITS) - 1
 IDLE, PARALLEL, SERIAL = 0, 1, 2  # a job's mode
+SELDOM = 16  # a short job in so many wakes threads; a power of 2
 DONE, LATER = 0, 1  # what `enter` says: the job is done, or the slice of time is over
 
 
