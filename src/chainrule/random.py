@@ -19,11 +19,12 @@ import numpy as np
 
 from chainrule import array as xp
 from chainrule import dtypes
-from chainrule.array._core import as_shape
+from chainrule.array._core import as_shape, is_known
 from chainrule.errors import ArgumentError, DTypeError
 from chainrule.graph import Value, make, program_tracer
 from chainrule.graph import state as running
 from chainrule.primitives import bits as p
+from chainrule.primitives.checks import check
 from chainrule.primitives.kernels.philox import fold
 
 if TYPE_CHECKING:
@@ -183,6 +184,16 @@ def _values(x: Any) -> Any:
     return x._array if isinstance(x, Value) else x
 
 
+def _are_known(*values: Any) -> bool:
+    """Whether all of them are numbers, or tensors whose numbers are not to come."""
+    return all(is_known(x) for x in values if isinstance(x, Value))
+
+
+def _no_probability(values: np.ndarray[Any, Any]) -> ArgumentError:
+    bad = values[~((values >= 0) & (values <= 1))].reshape(-1)[0]
+    return ArgumentError(f"a probability is in [0, 1], got {bad}.")
+
+
 def uniform(
     shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = None,
     generator: Generator | None = None,
@@ -191,7 +202,7 @@ def uniform(
     u = _unit(shape, _float_dtype(dtype), generator)
     if isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0, 1):
         return u
-    if np.any(_values(high) < _values(low)):
+    if _are_known(low, high) and np.any(_values(high) < _values(low)):
         raise ArgumentError(f"uniform needs low <= high, got {low} and {high}.")
     z = u * (high - low) + low
     return xp.where(z < high, z, low)  # rounding can reach `high`, which is outside
@@ -202,7 +213,7 @@ def normal(
     generator: Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Normal, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v) and sin, in pairs."""
-    if np.any(_values(std) < 0):
+    if _are_known(std) and np.any(_values(std) < 0):
         raise ArgumentError(f"normal needs std >= 0, got {std}.")
     chosen, shape = _float_dtype(dtype), as_shape(shape)
     n = math.prod(shape)
@@ -219,8 +230,7 @@ def bernoulli(
 ) -> Tensor:
     """1 with probability p, else 0; of dtype float32 by default. `shape` defaults to that of p."""
     probability = xp.asarray(p)
-    if not np.all((probability._array >= 0) & (probability._array <= 1)):
-        raise ArgumentError(f"a probability is in [0, 1], got {p}.")
+    check(probability, low=0, high=1, ignore=None, nan=False, refuse=_no_probability)
     wanted = probability.shape if shape is None else as_shape(shape)
     hit = _unit(wanted, dtypes.float32, generator) < probability
     return xp.astype(hit, dtypes.float32 if dtype is None else dtype)

@@ -132,6 +132,41 @@ def test_arithmetic_of_numbers_is_pythons(expression):
         assert type(value) is type(expression(n))
 
 
+def test_numbers_answer_to_isinstance_and_make_ranges():
+    @compiled
+    def f(x, n, s):
+        assert isinstance(n, int)
+        assert isinstance(s, float)
+        assert not isinstance(n, bool)
+        return cr.arange(n), cr.full((2,), s), x * (n if isinstance(n, float) else s)
+
+    for n, s in ((3, 0.5), (3, 1.5), (4, 0.5)):
+        a, b, c = f(cr.ones(()), n, s)
+        assert a.dtype == cr.int64
+        assert a.shape == (n,)
+        np.testing.assert_array_equal(b.numpy(), s)
+        assert float(c) == s
+    assert f.traces == 2
+
+
+def test_a_probability_as_an_argument():
+    f = compiled(lambda x, p: nn.functional.dropout(x, p))
+    x = cr.ones((2000,))
+    for p in (0.1, 0.5, 0.9):
+        share = float(cr.mean(cr.astype(f(x, p) == 0, cr.float32)))
+        assert abs(share - p) < 0.05
+    assert f.traces == 1
+    with pytest.raises(ValueError, match="probability"):
+        f(x, 1.5)
+
+
+def test_numpy_arrays_that_come_back_are_the_callers():
+    made = np.zeros(2)
+    f = compiled(lambda: made)
+    f()[:] = 7
+    np.testing.assert_array_equal(f(), 0)
+
+
 def test_static_arguments():
     traced = []
 
@@ -493,6 +528,18 @@ def test_globals_and_settings_are_looked_at(monkeypatch):
     monkeypatch.setitem(SETTINGS, "shift", 2.0)
     assert float(f(x)) == 7
     assert f.traces == 3
+
+
+def test_dictionaries_of_tensors_are_looked_at():
+    weights = {"a": cr.asarray(2.0), "b": cr.asarray(3.0)}
+    f = compiled(lambda x: x * sum(weights.values()))
+    assert float(f(cr.asarray(1.0))) == 5
+    weights["b"] = cr.asarray(10.0)
+    assert float(f(cr.asarray(1.0))) == 12
+    with cr.no_grad():
+        weights["a"].fill_(1.0)
+    assert float(f(cr.asarray(1.0))) == 11
+    assert f.traces == 2
 
 
 def test_attributes_of_objects_are_looked_at():

@@ -20,7 +20,7 @@ from chainrule.errors import (
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_fit_is_the_plain_loop(problem, compile):
-    """The same weights as a loop written out (eagerly bit for bit); the loss weighted by samples."""
+    """The same weights as a loop written out, eagerly bit for bit; losses weighted by samples."""
     model = problem.model()
     optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     loader, totals, right = problem.loader(), [], []

@@ -28,6 +28,7 @@ _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescri
 _MISSING: Any = object()
 PLAIN = (*_SIMPLE, tuple)
 """Attributes of a module of these types are its settings: a program is compiled for them."""
+_READING = frozenset({"copy", "count", "get", "index", "items", "keys", "values"})
 LARGEST = 256  # entries of a container or attributes of an object that are looked at
 
 
@@ -207,6 +208,8 @@ class Names:
         """Look at value.a.b.c, as far as it can be looked at."""
         for name in attributes:
             if value is _MISSING or isinstance(value, _SIMPLE) or hasattr(value, "_structure"):
+                break
+            if type(value) in (list, tuple, dict) and name in _READING:
                 break
             room = getattr(value, "__dict__", None)
             label = f"{label}.{name}"

@@ -273,7 +273,6 @@ class KeptGradients:
 
     def prepare(self) -> None:
         """Before a call: let the program write into the set whose turn it is."""
-        self._sets.reverse()
         kept = self._sets[0]
         if kept is None or any([d.taken for d in kept[0]]):
             kept = self._sets[0] = self._make()
@@ -285,3 +284,4 @@ class KeptGradients:
         """After a call: these are the gradients now."""
         for tensor, deferred in self._sets[0][1]:
             tensor._grad = deferred
+        self._sets.reverse()

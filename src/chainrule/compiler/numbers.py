@@ -145,6 +145,10 @@ class IntNumber(Number):
     __slots__ = ()
     kind = int
 
+    @property
+    def __class__(self) -> type:  # isinstance(n, int) is what it would be eagerly
+        return int
+
     def __index__(self) -> int:
         return operator.index(self.value)
 
@@ -154,6 +158,10 @@ class FloatNumber(Number):
 
     __slots__ = ()
     kind = float
+
+    @property
+    def __class__(self) -> type:
+        return float
 
 
 def wrapped(tracer: Any, position: int) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler import ir
 from chainrule.compiler.boundary import WayBack, carries_gradient, is_spent, spent_node
 from chainrule.compiler.numbers import Number
@@ -90,7 +92,7 @@ class Results:
             ]
             self.wanted.update(positions)
             return "numbers", positions
-        return "constant", value
+        return "array" if isinstance(value, np.ndarray) else "constant", value
 
     def _has_changed(self, books: Outside) -> bool:
         if isinstance(books.node, Node):
@@ -133,6 +135,8 @@ def made(
         return numbers[what]
     if kind == "numbers":
         return tuple([numbers[i] for i in what])
+    if kind == "array":
+        return what.copy()  # the caller's, who may write to it
     return what(tensors) if kind == "tensor" else what
 
 

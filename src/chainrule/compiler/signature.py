@@ -53,6 +53,9 @@ def constant_key(value: Any) -> Any:
 def take_apart(tree: Any, leaves: list[Any]) -> tuple[Any, Build]:
     """Append the leaves of a tree; returns a key of the rest, and what builds it of others."""
     kind = type(tree)
+    if issubclass(kind, Number):
+        leaves.append(tree)
+        return kind.kind, next
     if kind is int or isinstance(tree, float):  # NumPy's float64 is one of Python's
         leaves.append(tree if kind is int else float(tree))
         return int if kind is int else float, next

@@ -47,6 +47,7 @@ class Step:
         self._forward_backward = wrap(self._make_forward_backward())
         self._update = wrap(self._make_update())
         self._program = self._make_whole() if self._whole else None
+        self._settings = self._current_settings()
 
     # --- the parts, as functions of what they need ------------------------------------------------
 
@@ -78,7 +79,7 @@ class Step:
         forward_backward, trainer = self._make_forward_backward(), self.trainer
         model, optimizer, callbacks = self.model, self.optimizer, self.callbacks
 
-        def step(inputs: Any, targets: Any, settings: Any) -> tuple[Any, Any]:
+        def step(inputs: Any, targets: Any) -> tuple[Any, Any]:
             loss, outputs = forward_backward(inputs, targets)
             nonfinite.check_loss_and_gradients(model, loss)
             for callback in callbacks:
@@ -87,16 +88,17 @@ class Step:
             nonfinite.check_parameters(model)
             return loss, outputs
 
-        return cr.compile(step, static_argnames="settings")
+        return cr.compile(step)
 
     # --- running ----------------------------------------------------------------------------------
 
     def __call__(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
         self.random_before = random.get_state()
         if self._program is not None:
-            settings = tuple(tuple(vars(c).items()) for c in self.callbacks)
+            if self._settings != (settings := self._current_settings()):
+                self._settings, self._program = settings, self._make_whole()
             try:
-                return self._program(inputs, targets, settings=settings)
+                return self._program(inputs, targets)
             except nonfinite.NotFinite as found:
                 raise self._first_cause(inputs, targets) or found from None
         before = self.model.state_dict()  # tensors are values: this keeps what they were
@@ -133,6 +135,10 @@ class Step:
         for callback in self.callbacks:
             callback.gradients(self.trainer)
         return loss, outputs
+
+    def _current_settings(self) -> list[Any]:
+        """What the callbacks' part of the program is compiled for."""
+        return [list(vars(c).items()) for c in self.callbacks]
 
     def _first_cause(self, inputs: Any, targets: Any) -> nonfinite.NotFinite | None:
         """What was not finite first: of several checks a program may tell of any."""
