@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.compiler.ir import Value
-from chainrule.compiler.native.expressions import Node
+from chainrule.compiler.native.expressions import Node, product
 from chainrule.compiler.native.index import Form, Index, Var
 from chainrule.compiler.native.kernel import Buffers
 from chainrule.compiler.native.loops_plan import Nest
@@ -144,6 +144,7 @@ def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
     """The variable whose neighbours lie side by side in most of what is read and written."""
     best, best_score = None, -1e9
     atoms = [*nest.expressions.splits.quotients.values(), *nest.expressions.data]
+    short = bool(nest.stages) and product(v.extent for v in nest.inner) <= lanes
     for var in (*nest.rows, *nest.inner):
         if var is nest.block:
             continue
@@ -158,6 +159,8 @@ def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
             elif access.weight == 2 and var in nest.rows:
                 score -= 6
         score -= max(0.0, 1 - var.extent / lanes) * 2
+        if short and var in nest.rows and var.extent >= lanes:
+            score += 100  # rows that fill no vector: so many of them side by side do
         if score >= best_score:
             best, best_score = var, score
     return best
