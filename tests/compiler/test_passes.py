@@ -322,6 +322,27 @@ def test_picking_a_label_needs_no_gather_and_still_refuses_what_is_outside():
             evaluate(h, [np.array(bad), x])
 
 
+def test_the_sum_of_a_derivative_of_picking_needs_no_sum():
+    """Of the derivative of the label's score, in the derivative of a log-softmax."""
+    g = G()
+    labels, up = g.x(4, dtype=N), g.x(4, 1)
+    counted = g.constant(np.arange(4).reshape(4, 1))
+    column = g.add(m.reshape, labels, shape=(4, 1))
+    flat = g.add(indexing.ravel_index, counted, column, dims=(4, 3))
+    spread = g.add(indexing.scatter_add, up, flat, length=12)
+    rows = g.add(m.reshape, spread, shape=(4, 3))
+    g.outputs = [
+        g.add(reduction.sum, rows, axes=(1,)),
+        g.add(reduction.sum, g.add(e.neg, rows), axes=(1,)),
+        g.add(reduction.sum, rows, axes=(0,)),
+    ]
+    h = run(g, check=True)
+    assert names(h).count("sum") == 1 and "scatter_add" not in names(h)
+    given = [np.array([0, -1, 2, 1]), np.array([[1], [2], [-3], [0.5]], F)]
+    for a, b in zip(evaluate(g, given), evaluate(h, given), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_checked_labels_are_not_checked_again():
     g = G()
     labels = g.x(4, dtype=N)

@@ -188,11 +188,29 @@ class Fusion:
         if group.first is not None and (group.family is None or not group.family.takes(group, op)):
             return False
         full = shape == group.shape
-        if not full and (group.reduced is None or long(shape) != group.rows):
+        if not full and (
+            group.reduced is None
+            or long(shape) != group.rows
+            or self._would_delay(group, op, homes)
+        ):
             return False
         return self.groups.may_read(group, homes) and all(
             self.home.get(value) is not group or self._fits(group, value, axes, full, shape)
             for value, axes in self._paths(op)
+        )
+
+    def _would_delay(self, group: Group, op: Op, homes: list[Group]) -> bool:
+        """Whether others that read a group would have to wait longer, for a small operation."""
+        later = [
+            other for other in homes
+            if other.depends.bit_count() > group.depends.bit_count() and other is not group
+        ]  # fmt: skip
+        if all(group.depends >> g.number & 1 or self._mergeable(group, g) for g in later):
+            return False
+        return any(
+            user is not op and user not in group.ops
+            for z in group.placed
+            for user in self.users.get(z, ())
         )
 
     def _fits(
@@ -219,6 +237,9 @@ class Fusion:
             return False
         reduced = {g.reduced for g in (x, y)} - {None}
         if len(reduced) > 1 or (reduced and (x.first or y.first) is not None):
+            return False
+        # Sums of different things would only wait for each other.
+        if x.reduced is not None and y.reduced is not None and not x.reads() & y.reads():
             return False
         return self.groups.may_merge(x, y)
 

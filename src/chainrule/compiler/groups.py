@@ -44,6 +44,12 @@ class Group:
         reduced = self.reduced or ()
         return tuple(n for a, n in enumerate(self.shape) if n != 1 and a not in reduced)
 
+    def reads(self) -> set[Value]:
+        """The large values that it reads, and those that it makes."""
+        return {x for op in self.ops for x in op.inputs if x.size > 1 and x.op not in self.ops} | {
+            z for z in self.placed if z.size > 1
+        }
+
 
 class Groups:
     """All groups.

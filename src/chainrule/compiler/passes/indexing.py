@@ -160,7 +160,9 @@ def _hits(g: Rewriter, picked: tuple[int, Value], shape: Any) -> Value:
     place = g.make(m.broadcast_to, inside(g, index, shape[axis]), shape=shape)
     line = (1,) * axis + (-1,) + (1,) * (len(shape) - axis - 1)
     counted = g.constant(np.arange(shape[axis], dtype=np.int64).reshape(line))
-    return g.make(e.eq, place, g.make(m.broadcast_to, counted, shape=shape))
+    hit = g.make(e.eq, place, g.make(m.broadcast_to, counted, shape=shape))
+    g.hits[hit] = axis
+    return hit
 
 
 @rule("gather")
@@ -195,3 +197,26 @@ def scatter_to_row(g: Rewriter, op: Op) -> Value | None:
     rows = g.make(m.reshape, updates, shape=narrow)
     spread = g.make(m.broadcast_to, rows, shape=shape)
     return g.make(e.where, hit, spread, g.full(0, Spec(shape, x.dtype)))
+
+
+@rule("sum")
+def sum_of_the_picked(g: Rewriter, op: Op) -> Value | None:
+    """The sum of a row that is 0 but for one element, which is the same wherever it stands."""
+    (x,), axes = op.inputs, op.params["axes"]
+    negative = made_by(x, "neg")
+    if negative:
+        x = op_of(x).inputs[0]
+    if not made_by(x, "where"):
+        return None
+    hit, value, rest = op_of(x).inputs
+    if g.hits.get(hit) is None or axes != (g.hits[hit],) or g.number(rest) != 0:
+        return None
+    source = op_of(value).inputs[0] if made_by(value, "broadcast_to") else None
+    if source is None:
+        return None
+    place = axes[0] - (value.ndim - source.ndim)
+    if place >= 0 and source.shape[place] != 1:
+        return None
+    narrow = tuple(1 if a in axes else n for a, n in enumerate(value.shape))
+    row = g.make(m.reshape, g.make(m.broadcast_to, source, shape=narrow), shape=op.output.shape)
+    return g.make(e.neg, row) if negative else row

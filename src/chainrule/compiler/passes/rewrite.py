@@ -72,6 +72,7 @@ class Rewriter:
         constants: those known so far.
         ops: the operations written so far.
         checks: for each value the checks of it.
+        hits: values that are true at exactly one place along an axis -> that axis.
         here: the operation of the old graph that is being rewritten.
         keeps_indices: whether `ravel_index` stands as it is, for rules that know it.
     """
@@ -81,6 +82,7 @@ class Rewriter:
         self.constants = dict(graph.constants)
         self.ops: list[Op] = []
         self.checks: dict[Value, list[Op]] = {}
+        self.hits: dict[Value, int] = {}
         self.here: Op | None = None
         self.keeps_indices = True
 

@@ -91,6 +91,73 @@ def extreme_of_repeated(g: Rewriter, op: Op) -> Value | None:
     return g.make(op.primitive, g.make(m.broadcast_to, source, shape=narrow), axes=axes)
 
 
+# --- shares of a sum ------------------------------------------------------------------------------
+
+
+@rule("mul")
+def derivative_of_a_share(g: Rewriter, op: Op) -> Value | None:
+    """(d/s + sum(-d z / s)) e = (d - sum(d z)) z for z = e / s: softmax needs its result alone.
+
+    s is one number for each row that is summed over.
+    """
+    for whole, e_i in (op.inputs, op.inputs[::-1]):
+        if not made_by(whole, "add"):
+            continue
+        for own, others in (op_of(whole).inputs, op_of(whole).inputs[::-1]):
+            if not made_by(own, "div"):
+                continue
+            d, s = op_of(own).inputs
+            z, total = _share_of_row(others, d, s)
+            if z is not None and total is not None and op_of(z).inputs == (e_i, s):
+                product = g.make(e.mul, d, z)
+                row = g.make(reduction.sum, product, axes=op_of(total).params["axes"])
+                kept = tuple(
+                    1 if a in op_of(total).params["axes"] else n for a, n in enumerate(z.shape)
+                )
+                spread = g.make(m.broadcast_to, g.make(m.reshape, row, shape=kept), shape=z.shape)
+                return g.make(e.mul, g.make(e.sub, d, spread), z)
+    return None
+
+
+def _share_of_row(x: Value, d: Value, s: Value) -> tuple[Value | None, Value | None]:
+    """(z, sum) if x repeats sum(-(d z) / s) along the axes along which s repeats."""
+    spread = _repeated(x)
+    if spread is None or not made_by(spread, "sum"):
+        return None, None
+    (inside,), axes = op_of(spread).inputs, op_of(spread).params["axes"]
+    rows = _repeated(s)
+    if rows is None or rows.shape != spread.shape or not made_by(inside, "div"):
+        return None, None
+    if inside.shape != x.shape or not _keeps_axes(x, axes) or not _keeps_axes(s, axes):
+        return None, None
+    negative, divisor = op_of(inside).inputs
+    if divisor is not s or not made_by(negative, "neg"):
+        return None, None
+    (product,) = op_of(negative).inputs
+    if not made_by(product, "mul") or d not in op_of(product).inputs:
+        return None, None
+    x1, x2 = op_of(product).inputs
+    z = x2 if x1 is d else x1
+    return (z, spread) if made_by(z, "div") else (None, None)
+
+
+def _repeated(x: Value) -> Value | None:
+    """What a value repeats along new axes, which a reshape made of length 1."""
+    if not made_by(x, "broadcast_to"):
+        return None
+    narrow = op_of(x).inputs[0]
+    return op_of(narrow).inputs[0] if made_by(narrow, "reshape") else None
+
+
+def _keeps_axes(x: Value, axes: tuple[int, ...]) -> bool:
+    """Whether what a value repeats has all its axes but some, in order."""
+    narrow = op_of(x).inputs[0]
+    source = op_of(narrow).inputs[0]
+    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    rows = tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    return narrow.shape == kept and source.shape == rows
+
+
 # --- matrix products ------------------------------------------------------------------------------
 
 
