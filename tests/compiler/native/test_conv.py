@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from math import prod
 from typing import Any
@@ -12,7 +13,11 @@ from harness import run_kernels
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import conv
-from chainrule.compiler.native.target import host
+from chainrule.compiler.native.jit import assembly
+from chainrule.compiler.native.kernel import FIRST, Buffer, strides_of
+from chainrule.compiler.native.program import export_kernels
+from chainrule.compiler.native.target import foreign, host
+from chainrule.compiler.native.text import Module
 from chainrule.errors import ArgumentError
 from chainrule.graph import Spec
 from chainrule.primitives import convolution
@@ -30,6 +35,8 @@ def available(name: str) -> bool:
 
 
 TARGETS = [name for name in ("avx512", "avx2", "plain") if available(name)]
+# Every instruction set in float32, the widest in the other dtypes too.
+TYPED = [(t, "float32") for t in TARGETS] + [(TARGETS[0], "float64")]
 
 
 def how(stride: Any, padding: Any, dilation: Any, groups: int = 1) -> How:
@@ -137,8 +144,7 @@ ROLES = {"conv": (1, 0, 1), "conv_input": (1, 0, 1), "conv_weight": (1, 1, 0)}
 
 
 @pytest.mark.parametrize("last", (False, True), ids=("planes", "channels_last"))
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target, dtype", TYPED)
 @pytest.mark.parametrize("case", CASES)
 def test_three_directions(case: str, target: str, dtype: str, last: bool) -> None:
     x_shape, w_shape, params = CASES[case]
@@ -160,9 +166,7 @@ def test_kernels_alike_have_equal_shapes() -> None:
     params = CASES["resnet"][2]
 
     def kernels(n: int, dtype: str) -> Any:
-        a, b = (
-            Value(Spec(shape, np.dtype(dtype))) for shape in ((n, 16, 8, 8), (16, 16, 3, 3))
-        )
+        a, b = (Value(Spec(shape, np.dtype(dtype))) for shape in ((n, 16, 8, 8), (16, 16, 3, 3)))
         return conv.kernels(Op(convolution.conv, [a, b], params))
 
     first, again, other, wide = (
@@ -172,3 +176,24 @@ def test_kernels_alike_have_equal_shapes() -> None:
     assert first[0] == again[0]
     assert first[0] != other[0]
     assert first[0] != wide[0]
+
+
+@pytest.mark.parametrize("case", ("resnet", "depthwise", "lenet"))
+def test_code_for_another_machine(case: str) -> None:
+    """Arm's vectors multiply and add, though nothing here can run them."""
+    x_shape, w_shape, params = CASES[case]
+    x, w = (Value(Spec(shape, np.dtype("float32"))) for shape in (x_shape, w_shape))
+    y = Op(convolution.conv, [x, w], params)
+    dw = Op(convolution.conv_weight, [x, y.output], {**params, "kernel": w_shape[2:]})
+    for op in (y, dw):
+        module = Module(foreign("neon"))
+        for number, kernel in enumerate(conv.kernels(op)):
+            values = dict.fromkeys((*kernel.reads, *kernel.writes))
+            buffers = {
+                v: Buffer(FIRST + slot, 0, v.shape, strides_of(v.shape), v.dtype)
+                for slot, v in enumerate(values)
+            }
+            kernel.emit(module, f"kernel{number}", buffers)
+        export_kernels(module, ["kernel0", "kernel1"])
+        code = assembly(module.text(), foreign("neon"))
+        assert re.search(r"fmla\s+v\d+\.4s", code)
