@@ -473,6 +473,27 @@ def test_counts_operations() -> None:
     assert total == 7 * (2 * 2 * 3 * 3 + 2 * 3)
 
 
+def test_a_nan_is_traced_into_the_loop() -> None:
+    def step(c: Any, x: Any) -> Any:
+        return cr.log(c) * x, None  # at step 1 of 1, at step 2 of 0
+
+    line = step.__code__.co_firstlineno + 1
+    with (
+        cr.autograd.detect_anomaly(),
+        pytest.raises(
+            cr.errors.NonFiniteError,
+            match=r"infinity was made by log .* at step 1 of a scan from x float32 \(\) from 0 to"
+            rf" 0.*test_control\.py:{line}\]",
+        ),
+    ):
+        cr.scan(step, 1.0, cr.ones(4))
+    with (
+        cr.autograd.detect_anomaly(),
+        pytest.raises(cr.errors.NonFiniteError, match=r"made by sqrt .* at step 0 of a while_loop"),
+    ):
+        cr.while_loop(lambda c: c < 1, lambda c: cr.cond(c < 0, cr.sqrt, cr.exp, c), -1.0)
+
+
 # --- cond and while_loop --------------------------------------------------------------------------
 
 

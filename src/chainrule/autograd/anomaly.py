@@ -10,11 +10,11 @@ import numpy as np
 
 from chainrule.errors import NonFiniteError, users_line
 from chainrule.graph import observe
+from chainrule.primitives import control
 
 
-def _range(x: Any) -> str:
-    """Shape and range of a tensor in words."""
-    array = x._array
+def _range(array: Any) -> str:
+    """Shape and range of an array in words."""
     if array.dtype.kind not in "fc" or not array.size:
         return f"{array.dtype.name} {array.shape}"
     finite = array[np.isfinite(array)]
@@ -36,15 +36,23 @@ def _check(primitive: Any, inputs: Any, outputs: Any, params: Any) -> None:
         node.line = users_line()  # the engine names it when the derivative fails
     # An operation that was given a NaN is not to blame; the first that makes one is.
     if any(_bad(z) for z in outputs) and not any(_bad(x) for x in inputs):
-        kind = "NaN" if any(np.isnan(z._array).any() for z in outputs) else "infinity"
+        arrays, results = [x._array for x in inputs], [z._array for z in outputs]
+        where, line = "", None
+        if primitive.name in ("scan", "cond", "while_loop"):
+            with np.errstate(all="ignore"):
+                found = control.first_not_finite(primitive, arrays, params)
+            if found is not None:
+                op, arrays, results, where = found
+                primitive, line = op.primitive, op.line
+        kind = "NaN" if any(np.isnan(z).any() for z in results) else "infinity"
         described = "; ".join(
-            f"{name} {_range(x)}" for name, x in zip(_names(primitive, inputs), inputs, strict=True)
+            f"{name} {_range(x)}" for name, x in zip(_names(primitive, arrays), arrays, strict=True)
         )
         error = NonFiniteError(
-            f"the first {kind} was made by {primitive.name} (z = {primitive.formula}) from "
+            f"the first {kind} was made by {primitive.name} (z = {primitive.formula}){where} from "
             f"{described}."
         )
-        error.line = users_line()
+        error.line = line or users_line()
         raise error
 
 

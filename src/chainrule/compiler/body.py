@@ -128,7 +128,9 @@ class BodyTracer:
         state.observers = ()
         values = [self.value(x) for x in inputs]
         several = not isinstance(specs, Spec)
-        op = Op(primitive, values, params, specs if several else (specs,))
+        # Lines take a while to find, and are for those who look.
+        line = users_line() if self._observers or self.parent is not None else None
+        op = Op(primitive, values, params, specs if several else (specs,), line)
         self.graph.ops.append(op)
         if (
             self.differentiable

@@ -12,7 +12,7 @@ It is therefore set by the room that can trace, chainrule.compiler.pullback.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,3 +174,54 @@ while_loop = Primitive(
 for _primitive in (scan, cond):
     _primitive.saves = (True,)
 scan.reads_output = True
+
+# --- looking inside -------------------------------------------------------------------------------
+
+
+def _runs(
+    primitive: Primitive, arrays: Sequence[Array], params: dict[str, Any]
+) -> Iterator[tuple[Any, Sequence[Array], str]]:
+    """Each run of a body: it, its inputs, and which one it is in words."""
+    if primitive is cond:
+        yield params["then" if arrays[0] else "otherwise"], arrays[1:], ""
+        return
+    consts = params["consts"]
+    fixed, carry, t = arrays[:consts], list(arrays[consts:]), 0
+    if primitive is while_loop:
+        while prepared(params["test"])([*fixed, *carry])[0]:
+            yield params["body"], [*fixed, *carry], f" at step {t} of a while_loop"
+            carry, t = prepared(params["body"])([*fixed, *carry]), t + 1
+        return
+    n, length = params["carries"], params["length"]
+    xs, carry = carry[n:], carry[:n]
+    for t in range(length - 1, -1, -1) if params["reverse"] else range(length):
+        inputs = [*fixed, *carry, *[x[t, ...] for x in xs]]
+        yield params["body"], inputs, f" at step {t} of a scan"
+        carry = prepared(params["body"])(inputs)[:n]
+
+
+def first_not_finite(
+    primitive: Primitive, arrays: Sequence[Array], params: dict[str, Any]
+) -> tuple[Any, list[Array], list[Array], str] | None:
+    """The operation inside that first makes a NaN or an infinity of finite numbers.
+
+    Returns it, its inputs and outputs, and at which step of which loop; None if there is none.
+    """
+
+    def bad(values: Sequence[Array]) -> bool:
+        return any(v.dtype.kind in "fc" and not np.isfinite(v).all() for v in values)
+
+    for body, inputs, where in _runs(primitive, arrays, params):
+        known: dict[Any, Any] = dict(zip(body.inputs, inputs, strict=True)) | dict(body.constants)
+        for op in body.ops:
+            given = [known[x] for x in op.inputs]
+            result = op.primitive.evaluate(*given, **op.params)
+            made = [np.asarray(z) for z in (result if type(result) is tuple else (result,))]
+            if bad(made) and not bad(given):
+                inner = None
+                if op.primitive in (scan, cond, while_loop):
+                    inner = first_not_finite(op.primitive, given, op.params)
+                found, values, results, inside = inner or (op, given, made, "")
+                return found, values, results, inside + where
+            known.update(zip(op.outputs, made, strict=True))
+    return None
