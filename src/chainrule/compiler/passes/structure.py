@@ -131,14 +131,23 @@ def _share_of_row(x: Value, d: Value, s: Value) -> tuple[Value | None, Value | N
     if inside.shape != x.shape or not _keeps_axes(x, axes) or not _keeps_axes(s, axes):
         return None, None
     negative, divisor = op_of(inside).inputs
-    if divisor is not s or not made_by(negative, "neg"):
+    z = _negative_factor(negative, d)
+    if divisor is not s or z is None or not made_by(z, "div"):
         return None, None
-    (product,) = op_of(negative).inputs
-    if not made_by(product, "mul") or d not in op_of(product).inputs:
-        return None, None
-    x1, x2 = op_of(product).inputs
-    z = x2 if x1 is d else x1
-    return (z, spread) if made_by(z, "div") else (None, None)
+    return z, spread
+
+
+def _negative_factor(x: Value, d: Value) -> Value | None:
+    """The z of x = -(d z), written -(d z) or (-d) z."""
+    if made_by(x, "neg") and made_by(op_of(x).inputs[0], "mul"):
+        one, other = op_of(op_of(x).inputs[0]).inputs
+        return other if one is d else one if other is d else None
+    if not made_by(x, "mul"):
+        return None
+    for one, other in (op_of(x).inputs, op_of(x).inputs[::-1]):
+        if made_by(one, "neg") and op_of(one).inputs[0] is d:
+            return other
+    return None
 
 
 def _repeated(x: Value) -> Value | None:
