@@ -151,20 +151,22 @@ def _negative_factor(x: Value, d: Value) -> Value | None:
 
 
 def _repeated(x: Value) -> Value | None:
-    """What a value repeats along new axes, which a reshape made of length 1."""
+    """What a value repeats along new axes (which a reshape may have made of length 1)."""
     if not made_by(x, "broadcast_to"):
         return None
     narrow = op_of(x).inputs[0]
-    return op_of(narrow).inputs[0] if made_by(narrow, "reshape") else None
+    return op_of(narrow).inputs[0] if made_by(narrow, "reshape") else narrow
 
 
 def _keeps_axes(x: Value, axes: tuple[int, ...]) -> bool:
     """Whether what a value repeats has all its axes but some, in order."""
-    narrow = op_of(x).inputs[0]
-    source = op_of(narrow).inputs[0]
+    narrow, source = op_of(x).inputs[0], _repeated(x)
+    assert source is not None
+    shape = (1,) * (x.ndim - narrow.ndim) + narrow.shape
     kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    rows = tuple(n for a, n in enumerate(x.shape) if a not in axes)
-    return narrow.shape == kept and source.shape == rows
+    return shape == kept and source.shape == tuple(
+        n for a, n in enumerate(x.shape) if a not in axes
+    )
 
 
 # --- matrix products ------------------------------------------------------------------------------
