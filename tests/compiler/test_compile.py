@@ -663,6 +663,21 @@ def test_observers_see_the_function_run_eagerly():
         f(cr.zeros((2,)))
 
 
+def test_a_defect_of_the_compiler_warns_and_runs_in_numpy(monkeypatch):
+    from chainrule.compiler import build
+
+    def fails(graph, *options):
+        raise KeyError("kernel")
+
+    monkeypatch.setattr(build, "build", fails)
+    f = cr.compile(lambda x: x * 2)
+    with pytest.warns(ChainruleWarning, match=r"KeyError.*defect"):
+        assert float(f(cr.ones(()))) == 2
+    assert float(f(cr.ones(()))) == 2
+    with pytest.raises(KeyError):
+        cr.compile(lambda x: x * 2, backend="native")(cr.ones(()))
+
+
 def test_unknown_backends_and_things_that_cannot_be_called():
     with pytest.raises(ChainruleError, match="native"):
         cr.compile(lambda x: x, backend="nativ")

@@ -24,7 +24,13 @@ from chainrule.compiler.launch import InNumPy, Native
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
 from chainrule.compiler.trace import Tracer
-from chainrule.errors import ArgumentTypeError, ChainruleWarning, unknown_name, users_line
+from chainrule.errors import (
+    ArgumentTypeError,
+    ChainruleError,
+    ChainruleWarning,
+    unknown_name,
+    users_line,
+)
 from chainrule.graph import Value, state
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -199,7 +205,7 @@ class Compiled:
         if self.traces == 0:
             warn_of_assignments(self.function)
         version = self._trace(call, leaves)
-        version.names.settle(getattr(self.function, "__qualname__", repr(self.function)))
+        version.names.settle(self._title())
         version.install()
         try:
             assert version.holds(leaves), "a version that was just traced does not hold"
@@ -230,12 +236,29 @@ class Compiled:
                 else:
                     given.append(tracer.argument(n, f"argument {n}", leaf))
             try:
-                return Version(tracer, names, call(iter(given)), self._make_program)
+                version = Version(tracer, names, call(iter(given)))
             finally:
                 tracer.close()
+        version.compile(self._make_program)
+        return version
 
     def _make_program(self, graph: ir.Graph) -> InNumPy | Native:
-        return _native(graph) if self._wants_native() else InNumPy(graph)
+        if not self._wants_native():
+            return InNumPy(graph)
+        try:
+            return _native(graph)
+        except Exception as error:
+            if self.backend == "native" or isinstance(error, ChainruleError):
+                raise
+            self._warn_of_defect(error)
+            return InNumPy(graph)
+
+    def _warn_of_defect(self, error: Exception) -> None:
+        self._warn(
+            f"{self._title()} runs in NumPy, because the compiler failed on it "
+            f"({type(error).__name__}: {error}). Results are the same, but slower. This is a "
+            "defect of chainrule: please report it with the function; backend='native' shows where."
+        )
 
     def _wants_native(self) -> bool:
         return self.backend != "numpy"
@@ -248,15 +271,19 @@ class Compiled:
         if self._warned:
             return
         self._warned = True
+        self._warn(
+            f"{self._title()} was compiled {self.limit} times and runs eagerly where none of these "
+            f"versions fits. Last, {self.reason(key, leaves, args, kwargs)}. Keep shapes the same "
+            "(pad, or leave out the last batch), pass numbers that change as float arguments or "
+            "tensors, or raise cr.compile(limit=...). (This warning comes once.)"
+        )
+
+    def _title(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+    def _warn(self, message: str) -> None:
         filename, _, line = (users_line() or "chainrule:1").rpartition(":")
-        name = getattr(self.function, "__qualname__", repr(self.function))
-        warnings.warn_explicit(
-            f"{name} was compiled {self.limit} times and runs eagerly where none of these versions "
-            f"fits. Last, {self.reason(key, leaves, args, kwargs)}. Keep shapes the same (pad, or "
-            "leave out the last batch), pass numbers that change as float arguments or tensors, or "
-            "raise cr.compile(limit=...). (This warning comes once.)",
-            ChainruleWarning, filename, int(line), registry={},
-        )  # fmt: skip
+        warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})
 
     def reason(
         self, key: Any, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -52,7 +52,7 @@ class Version:
         launch: runs it.
     """
 
-    def __init__(self, tracer: Tracer, names: Any, returned: Any, backend: Backend):
+    def __init__(self, tracer: Tracer, names: Any, returned: Any):
         self.names = names
         self.key: Any = None
         results = Results(tracer, returned)
@@ -74,7 +74,6 @@ class Version:
         self._leaves, self._build = results.leaves, results.build
         self._single = _is_one_tensor(results)
         self._back, self._saved = results.back, results.saved
-        self._backend = backend
         self._sources = [] if self._back is None else self._back.sources
         self._take_books(tracer, set(results.updates.values()))
         self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
@@ -87,9 +86,16 @@ class Version:
         self._numbers_set: Any = None
         self._fills: list[tuple[Callable[[Any], None], int]] | None = None
         self._kept_gradients: KeptGradients | None = None
-        self.launch = backend(graph)
+        self._results: Results | None = results
+
+    def compile(self, backend: Backend) -> None:
+        """Make the program, after the trace."""
+        assert self._results is not None
+        self._backend = backend
+        self.launch = backend(self.graph)
         if self.launch.in_place:
-            self._keep_in_place(results)
+            self._keep_in_place(self._results)
+        self._results = None
 
     def _take_books(self, tracer: Tracer, updated: set[int]) -> None:
         """Sort the tensors from outside by how a call finds them."""
