@@ -151,10 +151,10 @@ def test_three_directions(case: str, target: str, dtype: str, last: bool) -> Non
     rng = np.random.default_rng(7)
     x, w = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
     wide = [a.astype("float64") for a in (x, w)]
-    expected = forward(*wide, **params)
+    expected = forward(wide[0], wide[1], **params)
     y = rng.standard_normal(expected.shape).astype(dtype)
-    dx, dw = backward(*wide, y.astype("float64"), **params)
-    a, b, c = map(value, (x, w, y))
+    dx, dw = backward(wide[0], wide[1], y.astype("float64"), **params)
+    a, b, c = value(x), value(w), value(y)
     check(Op(convolution.conv, [a, b], params), (x, w), expected, target, last)
     spatial, kernel = {"spatial": x_shape[2:]}, {"kernel": w_shape[2:]}
     check(Op(convolution.conv_input, [c, b], {**params, **spatial}), (y, w), dx, target, last)

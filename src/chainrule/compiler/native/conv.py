@@ -86,7 +86,7 @@ class Gather(Keyed):
         # Copies of a unit's images, for those whose channels are not contiguous.
         self.copies = self.parts <= 2
         self.room = [packed_bytes(v.shape, v.dtype.itemsize) for v in (x, self.y)]
-        self.scratch = self.together * sum(self.room) * self.copies
+        self.scratch = self.together * sum(self.room) * self.copies  # at most; see `_Emitter`
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -111,6 +111,8 @@ class _Emitter:
         few = kernel.inside <= FEW and not kernel.depthwise
         strided = [b.strides[1] != 1 and kernel.copies for b in self.lying]
         self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
+        room = kernel.room[0] * any(self.copied) + kernel.room[1] * self.copied[1]
+        kernel.scratch = kernel.together * room
         self.x, self.y = (
             packed(b) if copied else b for b, copied in zip(self.lying, self.copied, strict=True)
         )

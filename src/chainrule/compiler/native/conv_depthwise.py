@@ -57,7 +57,7 @@ class DepthwiseSums(Keyed):
         self.sums = Value(Spec(shape, self.x.dtype), name="partial sums")
         self.reads, self.writes = (self.x, self.y), (self.sums,)
         self.room = [packed_bytes(v.shape, v.dtype.itemsize) for v in self.reads]
-        self.scratch = sum(self.room)
+        self.scratch = sum(self.room)  # at most; see `_Emitter`
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -70,6 +70,8 @@ class _Emitter:
         # The images as they lie, and as they are read.
         self.lying = [buffers[v] for v in kernel.reads]
         self.x, self.y = [b if b.strides[1] == 1 else packed(b) for b in self.lying]
+        copied = [b.strides[1] != 1 for b in self.lying]
+        kernel.scratch = kernel.room[0] * any(copied) + kernel.room[1] * copied[1]
         self.sums = buffers[kernel.sums]
         *self.outer, inner = [axis.lines[0] for axis in kernel.axes]
         self.inner = inner

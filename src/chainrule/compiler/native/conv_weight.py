@@ -118,7 +118,8 @@ class WeightSums(Keyed):
         room = self.room if self.halo else x.shape[2:]
         self.x_bytes = -(-self.inside * math.prod(room) * item // 64) * 64
         self.width = padded(min(SPLIT, self.outside), item)
-        self.scratch = self.x_bytes + math.prod(y.shape[2:]) * self.width * item
+        self.y_bytes = math.prod(y.shape[2:]) * self.width * item
+        self.scratch = self.x_bytes + self.y_bytes  # at most; see `_Emitter`
 
     @property
     def rows_at_once(self) -> int:
@@ -141,6 +142,9 @@ class _Emitter:
         self.type, self.lanes = type_of(kernel.x.dtype), module.target.lanes(kernel.x.dtype)
         self.x, self.y, self.sums = (buffers[v] for v in (kernel.x, kernel.y, kernel.sums))
         self.copies_y = self.y.strides[1] != 1 or kernel.outside % self.lanes != 0
+        self.copies_x = not kernel.few and self.x.strides[1] != 1
+        self.x_bytes = kernel.x_bytes if kernel.halo or self.copies_x else 0
+        kernel.scratch = self.x_bytes + kernel.y_bytes * self.copies_y
         self.written: dict[object, str] = {}
 
     def emit(self) -> None:
@@ -148,7 +152,7 @@ class _Emitter:
         f = Function(self.module, self.name, PARAMETERS)
         x, y, sums = (b.pointer(f) for b in (self.x, self.y, self.sums))
         if k.halo:
-            self._clear(f, f.arg("scratch"), k.x_bytes // k.x.dtype.itemsize)
+            self._clear(f, f.arg("scratch"), self.x_bytes // k.x.dtype.itemsize)
         with f.loop(f.arg("lo"), f.arg("hi"), hint="unit") as unit:
             block, group, part = unravel(f, unit.index, (k.blocks, k.groups, k.split))
             first = f.udiv(f.mul(block, n * k.pieces), k.blocks)
@@ -193,7 +197,7 @@ class _Emitter:
             grads = Image(yn, self.y.strides[1], self.y.strides[2:])
             if k.halo:
                 source = self._around(f, source)
-            elif not k.few and self.x.strides[1] != 1:
+            elif self.copies_x:
                 source = self._copy_x(f, source)
             if self.copies_y:
                 grads = self._copy_y(f, grads, wide)
@@ -264,7 +268,7 @@ class _Emitter:
         """y copied into the scratch, channels contiguous up to a whole vector."""
         k = self.k
         spatial = k.y.shape[2:]
-        at = move(f, f.arg("scratch"), k.x_bytes // k.x.dtype.itemsize, self.type)
+        at = move(f, f.arg("scratch"), self.x_bytes // k.x.dtype.itemsize, self.type)
         steps = tuple(s * k.width for s in strides_of(spatial))
         whole = -(-wide // self.lanes) * self.lanes
         if whole > wide:
