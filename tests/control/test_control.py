@@ -607,6 +607,29 @@ def test_looking_at_a_traced_value_is_refused(peek: Any) -> None:
     np.testing.assert_array_equal(cr.random.get_state(), state)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_labels_and_indices_are_looked_at_in_every_step(compiled: bool) -> None:
+    scores = cr.zeros((4, 2, 3))
+
+    def loss(labels: Any) -> Any:
+        return cr.scan(
+            lambda c, x: (c + functional.cross_entropy(x[0], x[1]), None), 0.0, (scores, labels)
+        )[0]
+
+    def embedded(index: Any) -> Any:
+        table = cr.ones((3, 2))
+        return cr.scan(lambda c, i: (c + functional.embedding(i, table), None), table[:2], index)[0]
+
+    good, bad = np.zeros((4, 2), "i8"), np.zeros((4, 2), "i8")
+    bad[2, 1] = 3
+    for f, message in ((loss, "label 3"), (embedded, "3")):
+        run = cr.compile(f) if compiled else f
+        run(cr.asarray(good))
+        with pytest.raises(IndexError, match=message):
+            run(cr.asarray(bad))
+        run(cr.asarray(good))
+
+
 def test_an_error_in_the_body_passes_through_and_random_state_is_put_back() -> None:
     def step(c: Any, x: Any) -> Any:
         cr.random.uniform(())

@@ -36,7 +36,7 @@ def trained(make: Any, inputs: list[Any], compiled: bool, steps: int = 4) -> Any
     cr.manual_seed(7)
     model, loss_of = make()
     model.double()
-    opt = optim.Adam(model.parameters(), lr=0.05)
+    opt = optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
 
     def step(*inputs: Any) -> Any:
         opt.zero_grad()

@@ -22,6 +22,7 @@ from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.dtypes import is_float
 from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Leaf, Primitive, Spec, apply, make, state
+from chainrule.primitives.checks import check
 from chainrule.primitives.control import scan
 from chainrule.primitives.movement import alias, detach
 
@@ -368,7 +369,7 @@ def extract(
 
 
 def pruned(graph: Graph) -> Graph:
-    """The same function without aliases and without what no output depends on."""
+    """The same function without aliases and without what no output and no check depends on."""
     now: dict[Value, Value] = {}
     ops: list[Op] = []
     for op in graph.ops:
@@ -384,7 +385,8 @@ def pruned(graph: Graph) -> Graph:
             op = fresh
         ops.append(op)
     outputs = [now.get(z, z) for z in graph.outputs]
-    ops = needed(ops, outputs)
+    checks = [op.output for op in ops if op.primitive is check]
+    ops = needed(ops, [*outputs, *checks])
     used = {x for op in ops for x in op.inputs} | set(outputs)
     constants = {value: array for value, array in graph.constants.items() if value in used}
     return Graph(list(graph.inputs), constants, ops, outputs, {}, graph.name)
