@@ -313,3 +313,43 @@ def test_lbfgs_says_why_it_cannot_be_compiled():
         step(cr.ones((2, 3)))
     assert model.weight.detach()._array is before._array
     assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, "ReduceLROnPlateau"])
+def test_a_schedule_inside_the_step_is_refused(name):
+    model = nn.Linear(2, 1)
+    opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = getattr(lr_scheduler, name)(opt, **SCHEDULES.get(name, {}))
+    arguments = (1.0,) if name == "ReduceLROnPlateau" else ()
+    before, rate = schedule.state_dict(), opt.param_groups[0]["lr"]
+    f = cr.compile(lambda: schedule.step(*arguments), backend="numpy")
+    with pytest.raises(TraceError, match="outside, after the compiled step"):
+        f()
+    assert schedule.state_dict() == before
+    assert opt.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.parametrize("warm_up", [False, True])
+def test_moving_averages_of_the_weights(warm_up):
+    averages = []
+    for backend in ("native", "numpy", None):
+        model = nn.Linear(3, 2).double()
+        with cr.no_grad():
+            model.weight.fill_(1.0)
+        ema = optim.ExponentialMovingAverage(model.parameters(), decay=0.9, warm_up=warm_up)
+
+        def update(model=model, ema=ema):
+            with cr.no_grad():
+                model.weight.copy_(model.weight * 1.1)
+            ema.update()
+
+        f = update if backend is None else cr.compile(update, backend=backend)
+        for i in range(100):
+            f()
+            if i == 50:
+                ema.decay = 0.8
+        assert ema.updates == 100
+        assert backend is None or f.traces <= 3
+        averages.append(ema.averages[0].numpy())
+    np.testing.assert_allclose(averages[0], averages[2], rtol=1e-11)
+    np.testing.assert_allclose(averages[1], averages[2], rtol=1e-13)

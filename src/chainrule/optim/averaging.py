@@ -8,6 +8,7 @@ from typing import Any
 
 from chainrule import array as xp
 from chainrule.autograd.modes import no_grad
+from chainrule.compiler.numbers import NumberDict
 from chainrule.errors import ArgumentError, CheckpointError, DTypeError
 from chainrule.optim.domains import FRACTION, check
 from chainrule.tensor import Tensor
@@ -42,11 +43,27 @@ class ExponentialMovingAverage:
 
     def __init__(self, parameters: Any, decay: float = 0.999, warm_up: bool = False):
         check("ExponentialMovingAverage", "decay", decay, FRACTION)
-        self.decay, self.warm_up = decay, warm_up
+        self.warm_up = warm_up
+        self._numbers = NumberDict(decay=decay, updates=0)
         self._params = _tensors(parameters)
         self.averages = [p.detach() for p in self._params]
-        self.updates = 0
         self._own: list[Tensor] | None = None
+
+    @property
+    def decay(self) -> float:
+        return self._numbers["decay"]
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self._numbers["decay"] = decay
+
+    @property
+    def updates(self) -> int:
+        return self._numbers["updates"]
+
+    @updates.setter
+    def updates(self, updates: int) -> None:
+        self._numbers["updates"] = updates
 
     def update(self) -> None:
         """Take the present weights into the average."""

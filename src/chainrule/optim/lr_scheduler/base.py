@@ -6,7 +6,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chainrule.errors import ArgumentError, CheckpointError, DTypeError
+from chainrule.errors import ArgumentError, CheckpointError, DTypeError, TraceError
+from chainrule.graph import program_tracer, state
 from chainrule.optim.optimizer import Optimizer
 
 
@@ -73,6 +74,7 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Go on by one epoch and set the rates; or jump to `epoch`."""
+        refuse_while_tracing(self.optimizer)
         self._step_count += 1
         self._update_lr(epoch)
 
@@ -122,6 +124,17 @@ class LRScheduler:
         for name in own:
             value = state_dict[name]
             setattr(self, name, list(value) if isinstance(value, list) else value)
+
+
+def refuse_while_tracing(optimizer: Optimizer) -> None:
+    """Refuse to go on inside a compiled function, where that would be done once for all calls."""
+    tracer = None if state.tracer is None else program_tracer()
+    if tracer is not None and tracer.watches(optimizer.param_groups[0]):
+        raise TraceError(
+            "a schedule counts its steps in Python, which a compiled function does once, while it "
+            "is compiled. Call scheduler.step() outside, after the compiled step: learning rates "
+            "are read at each call, and nothing is compiled again."
+        )
 
 
 def check_optimizer(owner: str, optimizer: Any) -> Optimizer:

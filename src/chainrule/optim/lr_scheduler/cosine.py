@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chainrule.optim.lr_scheduler.base import LRScheduler, require
+from chainrule.optim.lr_scheduler.base import LRScheduler, refuse_while_tracing, require
 from chainrule.optim.optimizer import Optimizer
 
 
@@ -80,6 +80,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def step(self, epoch: float | None = None) -> None:
         """Go on by one epoch and set the rates; or jump to `epoch`, which may be a fraction."""
+        refuse_while_tracing(self.optimizer)
         if epoch is None and self.last_epoch < 0:
             epoch = 0
         if epoch is None:

@@ -6,7 +6,12 @@ import math
 from typing import Any, SupportsFloat
 
 from chainrule.errors import ArgumentError
-from chainrule.optim.lr_scheduler.base import LRScheduler, check_optimizer, require
+from chainrule.optim.lr_scheduler.base import (
+    LRScheduler,
+    check_optimizer,
+    refuse_while_tracing,
+    require,
+)
 from chainrule.optim.optimizer import Optimizer
 
 
@@ -63,6 +68,7 @@ class ReduceLROnPlateau(LRScheduler):
         self, metrics: SupportsFloat, epoch: int | None = None
     ) -> None:
         """Take in the measure of one epoch, and lower the rates if it is time to."""
+        refuse_while_tracing(self.optimizer)
         current = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(current):
