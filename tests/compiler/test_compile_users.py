@@ -85,3 +85,57 @@ def test_a_recurrence_of_a_single_vector():
 
     for a, b in zip(scanned(lambda f: f, body), scanned(compiled, body), strict=True):
         np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-4, atol=1e-5)
+
+
+FACTOR = 2.0
+
+
+class Scaled(nn.Module):
+    """What `forward` reads beside parameters: a global, a dictionary, an object, a plain tensor."""
+
+    class Settings:
+        shift = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.table = {"scale": 2.0}
+        self.settings = self.Settings()
+        self.mask = cr.asarray([1.0, 0.0, 1.0])
+        self.more = [nn.Linear(3, 3)]
+
+    def forward(self, x):
+        for layer in self.more:
+            x = layer(x)
+        return self.scaled(self.linear(x)) * self.mask * FACTOR
+
+    def scaled(self, x):
+        return x * self.table["scale"] + self.settings.shift
+
+
+def test_what_a_module_reads_is_looked_at(monkeypatch):
+    model, x = Scaled(), numbers((2, 3))
+    module, function, method = compiled(model), compiled(lambda x: model(x)), compiled(model.scaled)
+
+    def check():
+        for ours, eager in ((module, model), (function, model), (method, model.scaled)):
+            np.testing.assert_allclose(
+                ours(x).detach().numpy(), eager(x).detach().numpy(), rtol=1e-5, atol=1e-6
+            )
+
+    check()
+    model.table["scale"] = 3.0
+    check()
+    model.settings.shift = 5.0
+    check()
+    model.mask = cr.asarray([0.0, 1.0, 1.0])
+    check()
+    model.more.append(nn.Linear(3, 3))
+    check()
+    model.linear = nn.Linear(3, 3)
+    check()
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 7.0)
+    check()
+    traces = module.traces, function.traces, method.traces
+    check()
+    assert (module.traces, function.traces, method.traces) == traces

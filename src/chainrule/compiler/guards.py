@@ -93,7 +93,11 @@ class Object:
 
     def __init__(self, label: str, object: Any):
         self.label, self.object = label, object
-        self.was = list(object._structure())
+        self.look()
+
+    def look(self) -> None:
+        """Take the structure as it is."""
+        self.was = list(self.object._structure())
 
     def holds(self) -> bool:
         now = list(self.object._structure())
@@ -168,17 +172,18 @@ class Names:
             self._look_into("the function", function)
         self._look_into("the function", function)
 
-    def settle(self, function: str) -> None:
+    def settle(self, function: str, counted: list[str]) -> None:
         """After the trace: warn of what it has changed itself, and take it as it is."""
-        for check in self.checks:
-            if not check.holds():
-                warnings.warn(
-                    f"{function} changed {check.label} while it was compiled. In a compiled "
-                    "function that is done once, and not at each call. Return the value, or keep "
-                    "it in a tensor and assign to that: with cr.no_grad(): kept.copy_(value).",
-                    ChainruleWarning, stacklevel=6,
-                )  # fmt: skip
-                check.was = check.now()
+        changed = [check for check in self.checks if not check.holds()]
+        for check in changed:
+            check.was = check.now()
+        for label in (*[check.label for check in changed], *counted):
+            warnings.warn(
+                f"{function} changed {label} while it was compiled. In a compiled function that is "
+                "done once, and not at each call. Return the value, or keep it in a tensor and "
+                "assign to that: with cr.no_grad(): kept.copy_(value).",
+                ChainruleWarning, stacklevel=6,
+            )  # fmt: skip
 
     def _read(self, function: types.FunctionType, owner: Any = _MISSING) -> None:
         """Look at what a function reads; `owner` is the object that it is a method of."""
@@ -207,10 +212,14 @@ class Names:
     def _follow(self, label: str, value: Any, attributes: list[str]) -> None:
         """Look at value.a.b.c, as far as it can be looked at."""
         for name in attributes:
-            if value is _MISSING or isinstance(value, _SIMPLE) or hasattr(value, "_structure"):
+            if value is _MISSING or isinstance(value, _SIMPLE):
                 break
             if type(value) in (list, tuple, dict) and name in _READING:
                 break
+            if hasattr(value, "_structure"):
+                self._look_into(label, value)
+                if not hasattr(value, "_modules"):
+                    return
             room = getattr(value, "__dict__", None)
             label = f"{label}.{name}"
             if isinstance(value, types.ModuleType):
@@ -218,13 +227,28 @@ class Names:
                     return
                 value = self._name(label, room, name)
             elif type(room) is dict and name in room:
-                value = self._name(label, room, name)
+                # The plain settings of a module are in its structure.
+                of_module = hasattr(value, "_modules") and isinstance(room[name], PLAIN)
+                value = room[name] if of_module else self._name(label, room, name)
+            elif name in getattr(value, "_modules", ()):
+                value = value._modules[name]
             else:
-                method = getattr(type(value), name, None)
-                if isinstance(method, types.FunctionType) and not _is_library(method.__module__):
-                    self._read(method, value)
-                return
+                value = self._of_class(label, value, name)
         self._look_into(label, value)
+
+    def _of_class(self, label: str, owner: Any, name: str) -> Any:
+        """Look at an attribute that an object has from its class."""
+        found = getattr(type(owner), name, _MISSING)
+        method = found.fget if isinstance(found, property) else found
+        if isinstance(method, types.FunctionType):
+            if not _is_library(method.__module__):
+                self._read(method, owner)
+            return _MISSING
+        room = getattr(owner, "__dict__", None)
+        if type(room) is dict and isinstance(found, _SIMPLE) and not hasattr(owner, "_modules"):
+            self._name(label, room, name)  # the object may get one of its own
+            self._name(label, type(owner).__dict__, name)
+        return found
 
     def _name(self, label: str, room: Any, key: Any) -> Any:
         check = Name(label, room, key)
@@ -251,6 +275,7 @@ class Names:
             if id(value) not in self._seen:
                 self._seen.add(id(value))
                 self.objects.append(value)
+                self._look_into_parts(value)
         elif type(value) in (list, tuple, dict) and len(value) <= LARGEST:
             if id(value) not in self._seen:
                 self._seen.add(id(value))
@@ -261,6 +286,17 @@ class Names:
             call = vars(type(value)).get("__call__")
             if isinstance(call, types.FunctionType) and not _is_library(call.__module__):
                 self._read(call, value)
+
+    def _look_into_parts(self, value: Any) -> None:
+        """Look at what the user's own modules read in `forward`, in a model."""
+        if not hasattr(value, "_modules"):
+            return
+        parts = list(value.modules())
+        self._seen.update(map(id, parts))
+        for part in parts:
+            forward = getattr(type(part), "forward", None)
+            if isinstance(forward, types.FunctionType) and not _is_library(forward.__module__):
+                self._read(forward, part)
 
 
 _STORES = ("STORE_GLOBAL", "STORE_DEREF")
