@@ -19,7 +19,7 @@ from chainrule.compiler.ir import Value
 from chainrule.compiler.native import scalar
 from chainrule.compiler.native.emitter_numbers import Numbers
 from chainrule.compiler.native.expressions import Expressions, Guard, Node
-from chainrule.compiler.native.index import Datum, Form, Index, Quotient, Var
+from chainrule.compiler.native.index import Form, Index, Quotient, Var
 from chainrule.compiler.native.kernel import Buffers
 from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix, type_of, vector
 
@@ -52,7 +52,6 @@ class Emitter(Numbers):
     ):
         super().__init__(f, lane, merged or {}, _integer(buffers, expressions))
         self.buffers, self.expressions = buffers, expressions
-        self.given: dict[Value, Reg] = {}
         self.pointers = {} if pointers is None else pointers
         self.kept: dict[Node, Any] = {}  # nodes kept in scratch, see `loops_pass.Kept`
         self._offsets: dict[Any, Form] = {}
@@ -115,8 +114,6 @@ class Emitter(Numbers):
                 operand = self.vector if self.is_wide(node.depends) else self.scalar
                 x, y = (operand(n) for n in node.inputs)
                 reg = self.f.select(self.condition(node.data, lanes_of(x.type) > 1), x, y)
-            case "given":
-                reg = self.given[node.data]
             case _:
                 raise AssertionError(f"{node} is wanted before it is known")
         if kept is not None:
@@ -178,9 +175,7 @@ class Emitter(Numbers):
     def address(self, key: Any, base: Reg, form: Form, type: str) -> Reg:
         """The address of the element at a form's place, put together level by level."""
         parts: dict[int, list[tuple[Var, int]]] = {}
-        plain = not any(
-            isinstance(v, Quotient | Datum) and self._moves(v.roots()) for v, _ in form.terms
-        )
+        plain = not any(isinstance(v, Quotient) and self._moves(v.roots()) for v, _ in form.terms)
         for var, c in self._terms(form):
             parts.setdefault(self._level(var.roots()), []).append((var, c))
         reg, taken = base, []

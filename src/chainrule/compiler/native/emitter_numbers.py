@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chainrule.compiler.native.emitter_levels import Levels
-from chainrule.compiler.native.expressions import Guard, Node
-from chainrule.compiler.native.index import Datum, Form, Quotient, Var
-from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix, vector
+from chainrule.compiler.native.expressions import Guard
+from chainrule.compiler.native.index import Form, Quotient, Var
+from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, vector
 
 
 class Numbers(Levels):
@@ -26,14 +25,6 @@ class Numbers(Levels):
         self.int = integer
         self._parts: dict[Any, Any] = {}
 
-    @abstractmethod
-    def scalar(self, node: Node) -> Reg:
-        """A node as a register."""
-
-    @abstractmethod
-    def vector(self, node: Node) -> Reg:
-        """A node in all lanes."""
-
     def spread(self, key: Any, reg: Reg, depends: frozenset[Var]) -> Reg:
         """A register in all lanes."""
         if self.lanes == 1 or lanes_of(reg.type) > 1:
@@ -49,20 +40,10 @@ class Numbers(Levels):
         return self.memoised((var, "i64"), var.roots(), lambda: self._atom(var, False))
 
     def _atom(self, var: Var, wide: bool) -> Reg:
-        f = self.f
-        if isinstance(var, Quotient):
-            form = self.many(var.form) if wide else self.number(var.form)
-            return f.value(form.type, f"udiv {form}, {f.number(form.type, var.divisor).text}")
-        assert isinstance(var, Datum)
-        reg = self.vector(var.node) if wide else self.scalar(var.node)
-        want = vector(self.int if wide else "i64", lanes_of(reg.type))
-        if reg.type != want:
-            sizes = [int(t.rstrip(">").rsplit("i", 1)[1]) for t in (reg.type, want)]
-            grow = "sext" if var.node.dtype.kind == "i" else "zext"
-            reg = f.value(want, f"{'trunc' if sizes[0] > sizes[1] else grow} {reg} to {want}")
-        for name, limit in (("smax", 0), ("smin", var.extent - 1)):
-            reg = f.call(f"llvm.{name}.{suffix(want)}", want, reg, f.number(want, limit))
-        return reg
+        assert isinstance(var, Quotient)
+        form = self.many(var.form) if wide else self.number(var.form)
+        divisor = self.f.number(form.type, var.divisor)
+        return self.f.value(form.type, f"udiv {form}, {divisor.text}")
 
     def number(self, form: Form) -> Reg:
         """A form as i64, at the first lane."""

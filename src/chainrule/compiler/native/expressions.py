@@ -17,7 +17,7 @@ import numpy as np
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
-from chainrule.compiler.native.index import ZERO, Datum, Form, Index, Splits, Var
+from chainrule.compiler.native.index import ZERO, Form, Index, Splits, Var
 from chainrule.errors import ChainruleError
 from chainrule.graph import Array, Shape
 
@@ -98,11 +98,10 @@ class Expressions:
         self.constants = constants or {}
         self.partials = partials or {}
         self.splits = Splits()
-        self.data: list[Datum] = []  # indices read from memory
         self.reduced: dict[Node, list[Value]] = {}  # the values that reductions give
         self.places: dict[Node, Index] = {}  # ... and at which index
         self.reads: dict[Value, None] = {}
-        self.given: dict[Value, Any] = {}
+        self.given: dict[Value, frozenset[Var]] = {}
         self.rows: list[Var] | None = None  # the variables that reductions keep
         self.inner: list[Var] = []  # those that they run over
         self.roots: list[Var] = []  # the variables of the largest output
@@ -163,9 +162,9 @@ class Expressions:
 
     # --- what a value is --------------------------------------------------------------------------
 
-    def give(self, value: Value, what: Any, depends: frozenset[Var] = frozenset()) -> None:
-        """Let a value be something that the caller has at hand, whatever the index."""
-        self.given[value] = (what, depends)
+    def give(self, value: Value, depends: frozenset[Var]) -> None:
+        """Let a value be something that the emitter is told (`bind`), whatever the index."""
+        self.given[value] = depends
 
     def at(self, value: Value, index: Index, guard: Guard = ()) -> Node:
         """The element of a value at an index; where the guard fails anything may come out.
@@ -205,8 +204,7 @@ class Expressions:
 
     def _at(self, value: Value, index: Index, guard: Guard) -> Wanted:
         if value in self.given:
-            _, depends = self.given[value]
-            return self._node("given", value.dtype, (), value, depends)
+            return self._node("given", value.dtype, (), value, self.given[value])
         if value in self.constants:
             known = self._constant(value, index)
             if known is not None:

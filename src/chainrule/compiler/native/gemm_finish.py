@@ -70,7 +70,7 @@ class Finish:
         rows = self.expressions.splits.unflatten(ix.of(first), merged)
         self.index: tuple[Form, ...] = (*map(ix.of, self.batch), *rows, ix.of(last))
         variables = frozenset((self.row, self.column, *self.batch))
-        self.expressions.give(op.output, None, variables)
+        self.expressions.give(op.output, variables)
         self.given = self.expressions.at(op.output, self.index)
         self.outputs = [(z, self.expressions.at(z, self.index)) for z in outputs]
         self.buffers: Buffers = {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from chainrule.compiler.native.kernel import strides_of
 from chainrule.graph import Shape
@@ -50,22 +49,6 @@ class Quotient(Var):
 
     def __repr__(self) -> str:
         return f"({self.form})/{self.divisor}"
-
-
-class Datum(Var):
-    """A whole number that is read from memory, held to 0 <= number < extent: an index.
-
-    `node` is whatever the emitter can turn into a register; `depends` the variables that it needs.
-    """
-
-    __slots__ = ("depends", "node")
-
-    def __init__(self, node: Any, depends: frozenset[Var], extent: int):
-        super().__init__(extent)
-        self.node, self.depends = node, depends
-
-    def roots(self) -> frozenset[Var]:
-        return self.depends
 
 
 def _number(term: tuple[Var, int]) -> int:
@@ -175,15 +158,11 @@ class Splits:
     def unflatten(self, form: Form, shape: Shape) -> Index:
         """The index into a shape of the element at a place in row-major order."""
         index = []
-        steps = strides_of(shape)
-        for axis, (n, step) in enumerate(zip(shape, steps, strict=True)):
+        for n, step in zip(shape, strides_of(shape), strict=True):
             if n == 1:
                 index.append(ZERO)
                 continue
-            if axis == 0 or all(m == 1 for m in shape[:axis]):
-                place, form = self.divide(form, step)
-            else:
-                place, form = self.divide(form, step)
+            place, form = self.divide(form, step)
             index.append(place)
         return tuple(index)
 

@@ -210,17 +210,3 @@ def _too_long(plan: RowPlan) -> bool:
     if order.lane_in_rows and order.lane is not None:
         rows = rows // order.lane.extent * -(-order.lane.extent // (order.lanes * plan.instances))
     return rows < FEW and nest.size * max(1, nest.cost // 4) >= SPLIT
-
-
-def can_join(group: Collection[Op], outputs: Sequence[Value], op: Op, extra: Sequence[Value] = (),
-             constants: Mapping[Value, Array] | None = None) -> bool:  # fmt: skip
-    """Whether an operation may be added to a group without a second nest coming of it.
-
-    Arguments:
-        outputs: what the group then writes.
-    """
-    try:
-        nests = Group([*group, op], constants).nests([*outputs, *extra])
-    except Unfusable:
-        return False
-    return len(nests) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from chainrule.compiler.ir import Value
 from chainrule.compiler.native.expressions import Node
-from chainrule.compiler.native.index import Datum, Form, Quotient, Var
+from chainrule.compiler.native.index import Form, Quotient, Var
 from chainrule.compiler.native.loops_plan import Nest, reachable
 
 
@@ -49,10 +49,6 @@ class Likeness:
     def _var(self, var: Var) -> Any:
         if isinstance(var, Quotient):
             return self._form(var.form), var.divisor
-        if isinstance(var, Datum):
-            for node in reachable([var.node]):
-                self._nodes.setdefault(node, len(self._nodes))
-            return "read", tuple([self._fact(n) for n in reachable([var.node])]), var.extent
         return self._vars[var]
 
     def _new(self, node: Node) -> Any:

@@ -143,7 +143,7 @@ def _dtype(nest: Nest) -> Any:
 def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
     """The variable whose neighbours lie side by side in most of what is read and written."""
     best, best_score = None, -1e9
-    atoms = [*nest.expressions.splits.quotients.values(), *nest.expressions.data]
+    atoms = list(nest.expressions.splits.quotients.values())
     short = bool(nest.stages) and product(v.extent for v in nest.inner) <= lanes
     for var in (*nest.rows, *nest.inner):
         if var is nest.block:

@@ -43,10 +43,7 @@ class Nest:
 
     def nodes(self) -> list[Node]:
         """The nodes that its outputs are made of, inputs first."""
-        found = dict.fromkeys(reachable([node for *_, node in self.outputs]))
-        for atom in self.expressions.data:
-            found.update(dict.fromkeys(reachable([atom.node])))
-        return list(found)
+        return list(reachable([node for *_, node in self.outputs]))
 
     def reads(self) -> list[Value]:
         """The values that it reads from buffers."""
