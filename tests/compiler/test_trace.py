@@ -214,6 +214,25 @@ def test_changing_an_attribute_warns():
         assert float(g(cr.ones(()))) == 10
 
 
+def test_counting_in_a_module_warns():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * 2
+
+    layer = Counting()
+    f = compiled(layer)
+    with pytest.warns(ChainruleWarning, match=r"changed Counting\.calls"):
+        f(cr.ones(()))
+    assert [float(f(cr.ones(()))) for _ in range(3)] == [2, 2, 2]
+    assert layer.calls == 1
+    assert f.traces == 1
+
+
 def test_modes_set_inside_are_set_at_each_call():
     model = nn.Sequential(nn.Dropout(0.5))
     x = cr.ones((100,))

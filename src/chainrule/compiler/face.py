@@ -205,7 +205,7 @@ class Compiled:
         if self.traces == 0:
             warn_of_assignments(self.function)
         version = self._trace(call, leaves)
-        version.names.settle(self._title())
+        version.names.settle(self._title(), version.counted)
         version.install()
         try:
             assert version.holds(leaves), "a version that was just traced does not hold"

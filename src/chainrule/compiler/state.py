@@ -80,7 +80,8 @@ class Version:
         self._items = list(tracer.items.values())
         self._hoisted = list(tracer.hoisted.values())
         self._probes = tracer.probes
-        self._effects = tracer.effects  # known when the tracer is closed
+        self._effects = tracer.effects  # these two are known when the tracer is closed
+        self.counted = tracer.counted
         self._epoch = -1
         self._copied = False  # whether a state's elements are copied to lie side by side
         self._numbers_set: Any = None
@@ -91,6 +92,8 @@ class Version:
     def compile(self, backend: Backend) -> None:
         """Make the program, after the trace."""
         assert self._results is not None
+        for known in self._objects:
+            known.look()
         self._backend = backend
         self.launch = backend(self.graph)
         if self.launch.in_place:

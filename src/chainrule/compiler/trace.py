@@ -120,6 +120,7 @@ class Tracer:
         self.checks: list[ir.Value] = []
         self.probes: list[tuple[ir.Value, Any]] = []
         self.layers: list[Any] = []
+        self.counted: list[str] = []
         self.effects: list[tuple[Any, str, Any]] = []
         self._settings: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._scalars: dict[tuple[int, Any], Any] = {}
@@ -445,15 +446,21 @@ class Tracer:
         """The trace is over: what it left in places that it cannot see is of no use any more.
 
         Settings of modules that it changed, such as their mode, are as they were before; each run
-        of the program then changes them (`effects`).
+        of the program then changes them (`effects`). Numbers are counted on once (`counted`).
         """
         self.active = False
         for module, before in self._settings.values():
             now = _settings(module)
             for name in before.keys() | now.keys():
-                if before.get(name, ABSENT) is not now.get(name, ABSENT):
-                    self.effects.append((module, name, now.get(name, ABSENT)))
-                    put_setting(module, name, before.get(name, ABSENT))
+                old, new = before.get(name, ABSENT), now.get(name, ABSENT)
+                if old is new:
+                    continue
+                if is_symbolic(new):
+                    self.counted.append(f"{type(module).__name__}.{name}")
+                    structure.epoch += 1
+                else:
+                    self.effects.append((module, name, new))
+                    put_setting(module, name, old)
 
 
 def _settings(module: Any) -> dict[str, Any]:
