@@ -37,7 +37,7 @@ class Part:
 
         body, _ = owned(passes.run(body), {}, len(body.outputs))
         self.inputs, self.outputs = body.inputs, body.outputs
-        self.kernels = sort(fuse.kernels(body, target))
+        self.kernels = sort([part for k in fuse.kernels(body, target) for part in k.settled({})])
         used = {v for k in self.kernels for v in (*k.reads, *k.looks)}
         self.constants: dict[Value, Array] = {
             v: array for v, array in body.constants.items() if v in used

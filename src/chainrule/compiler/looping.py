@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler import memory, passes
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.compiler.native import loops
@@ -31,6 +33,7 @@ from chainrule.compiler.native.text import Function, Int, Module, Reg
 from chainrule.compiler.rowwise import Cut, candidates, cut, resized
 from chainrule.compiler.schedule import sort
 from chainrule.graph import Spec
+from chainrule.primitives.checks import check
 from chainrule.primitives.control import scan
 from chainrule.primitives.movement import identity_copy
 
@@ -122,6 +125,10 @@ class HoistedKernel(Kernel):
         self.writes = kernel.writes
         self.looks = [outer[v] for v in kernel.looks if v in outer]
 
+    def likeness(self) -> tuple[Any, Sequence[Value]]:
+        """Like no other: what it is can only be seen from inside the loop."""
+        return id(self), [*self.reads, *self.writes]
+
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         known = {
             v: buffers.get(self.outer.get(v, v))
@@ -140,7 +147,7 @@ def lower(op: Op, graph: Graph, target: Target) -> list[Kernel]:
     body = loop.body
     unique = list(dict.fromkeys(body.outputs))
     inner = Graph(body.inputs, body.constants, body.ops, unique, {}, body.name)
-    kernels = sort(fuse.kernels(inner, target))
+    kernels = sort([part for k in fuse.kernels(inner, target) for part in k.settled({})])
     same = {v for v in loop.fixed if loop.axes.get(v) is None}
     same.update(body.constants)
     before: list[Kernel] = []
@@ -374,6 +381,62 @@ class _Writer:
         f.run(name, self.entries, Reg("0", "i64"), Reg(str(units), "i64"), self.rest)
 
 
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def with_checks_outside(graph: Graph) -> Graph:
+    """The graph with the checks of values in its loops behind them, on what all steps looked at.
+
+    A kernel holds its indices inside their axes whatever they are, so what is computed from values
+    that are refused is only of no use; and no state is written before the checks.
+    """
+    if not any(op.primitive is scan for op in graph.ops):
+        return graph
+    ops: list[Op] = []
+    now: dict[Value, Value] = {}
+    for old in graph.ops:
+        op = _renewed(old, old.params, now)
+        if op.primitive is scan:
+            body = with_checks_outside(passes.run(op.params["body"]))
+            checks = [one for one in body.ops if one.primitive is check]
+            if checks:
+                params = {**op.params, "body": _without_checks(body, checks)}
+                op = Op(scan, op.inputs, params, None, op.line, op.where)
+            n = len(old.outputs)
+            ops.append(op)
+            for one, stack in zip(checks, op.outputs[n:], strict=True):
+                ops.append(Op(check, (stack,), one.params, None, one.line, one.where))
+        else:
+            ops.append(op)
+        now.update(zip(old.outputs, op.outputs, strict=False))
+    outputs = [now.get(z, z) for z in graph.outputs]
+    constants, updates = dict(graph.constants), dict(graph.updates)
+    return Graph(list(graph.inputs), constants, ops, outputs, updates, graph.name)
+
+
+def _renewed(op: Op, params: dict[str, Any], now: dict[Value, Value]) -> Op:
+    """The operation on other inputs, if some of its own have been replaced."""
+    inputs = tuple(now.get(x, x) for x in op.inputs)
+    if inputs == op.inputs:
+        return op
+    specs = [z.spec for z in op.outputs]
+    return Op(op.primitive, inputs, params, specs, op.line, op.where)
+
+
+def _without_checks(body: Graph, checks: Sequence[Op]) -> Graph:
+    """The body, which gives what they look at in place of looking at it."""
+    passed = Value(checks[0].output.spec)
+    now = {one.output: passed for one in checks}
+    ops = []
+    for old in body.ops:
+        if old not in checks:
+            ops.append(_renewed(old, old.params, now))
+            now.update(zip(old.outputs, ops[-1].outputs, strict=True))
+    outputs = [now.get(z, z) for z in (*body.outputs, *[one.inputs[0] for one in checks])]
+    constants = {**body.constants, passed: np.broadcast_to(np.asarray(True), passed.shape)}
+    return Graph(list(body.inputs), constants, ops, outputs, {}, body.name)
+
+
 def supports(op: Op) -> bool:
     """Whether a scan has native code: all of its body has, and there is a step."""
     if op.primitive is not scan or op.params["length"] == 0:
@@ -388,5 +451,6 @@ def runs_natively(body: Graph) -> bool:
     from chainrule.compiler.families import family_of
 
     return all(
-        op.name != "check" and (family_of(op) is not None or loops.supports(op)) for op in body.ops
+        op.primitive is not check and (family_of(op) is not None or loops.supports(op))
+        for op in body.ops
     )
