@@ -489,6 +489,19 @@ def test_freezing_is_compiled_for():
     assert step.traces == 2
 
 
+def test_freezing_inside_holds_after_the_call():
+    w = normal(3).requires_grad_()
+
+    @compiled
+    def f(flag):
+        w.requires_grad_(flag)
+        return (w * 2).requires_grad
+
+    for flag in (True, False, False, True):
+        assert f(flag) is flag
+        assert w.requires_grad is flag
+
+
 def test_changes_of_the_structure_are_compiled_for():
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     f = compiled(model)

@@ -30,7 +30,7 @@ def is_usual(version: Any) -> bool:
     launch = version.launch
     if not isinstance(launch, Native) or launch.wants_arrays or version._simple is None:
         return False
-    more = (version._back, version._assigned, version._gradients, version._entries)
+    more = version._back, version._assigned, version._gradients, version._entries, version._frozen
     return (
         not any(more)
         and not (version._had_grads or version._effects or version._copied)

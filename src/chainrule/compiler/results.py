@@ -30,6 +30,7 @@ class Results:
         wanted: the positions of the numbers that a call needs.
         assigned: (output, how to find the tensor).
         gradients: (output or None, how to find the tensor whose gradient it is).
+        frozen: (how to find the tensor, whether it requires a gradient afterwards).
         entries: (dictionary, key, kind, what), see `_entry`.
         leaves: (kind, what) for each leaf of what the function returned.
     """
@@ -46,6 +47,11 @@ class Results:
         self.assigned = [self._assigned(b) for b in books if self._has_changed(b)]
         self.with_gradient = [b for b in books if self._has_gradient(b)]
         self.gradients = [self._gradient(b) for b in self.with_gradient]
+        self.frozen = [
+            (finder(b), b.node is not None)
+            for b in books
+            if not b.cut and (b.node is not None) is not b.needs_gradient
+        ]
         self.entries = [
             (numbers, key, *self._kind(value)) for numbers, key, value in tracer.written.values()
         ]

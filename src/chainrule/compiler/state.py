@@ -64,6 +64,7 @@ class Version:
         self._scalars: list[tuple[int, int, Any]] = numbers
         self._assigned = results.assigned
         self._gradients = results.gradients
+        self._frozen = results.frozen
         self._counters = [
             (d, key, what)
             for d, key, kind, what in results.entries
@@ -418,6 +419,8 @@ class Version:
             write(entries, key, numbers[position])
         for entries, key, kind, what in self._entries:
             entries[key] = made(kind, what, outputs, numbers, leaves)
+        for find, flag in self._frozen:
+            find(leaves).requires_grad_(flag)
         for module, name, value in self._effects:
             put_setting(module, name, value)
         return result
