@@ -204,6 +204,36 @@ def test_constants_that_count(target: str) -> None:
     cases.check(target)
 
 
+@pytest.mark.parametrize("target", available())
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "bool"])
+def test_transposed_tiles(target: str, dtype: str) -> None:
+    """Whole tiles, rows and columns that are left, several transposed values, other axes around."""
+    cases = Cases()
+    for shape in [(37, 53), (16, 16), (64, 33), (15, 40), (40, 8), (130, 17)]:
+        x = numbers(shape, dtype)
+        cases.add(f"{shape}", lambda g, v: g.add(m.permute, v, axes=(1, 0)), x)
+        both = e.add if dtype != "bool" else e.logical_xor
+        y, z = numbers(shape[::-1], dtype, 1), numbers(shape, dtype, 2)
+
+        def build(g: Graph, x: Any, y: Any, z: Any, op: Any = both) -> Any:
+            turned = [g.add(m.permute, v, axes=(1, 0)) for v in (x, z)]
+            return g.add(op, g.add(op, turned[0], y), turned[1])
+
+        cases.add(f"{shape} together", build, x, y, z)
+    x = numbers((3, 35, 2, 18), dtype)
+    for axes in [(0, 3, 2, 1), (2, 3, 0, 1), (3, 0, 2, 1)]:
+        cases.add(f"{axes}", lambda g, v, a=axes: g.add(m.permute, v, axes=a), x)
+    cases.check(target, 1e-6)
+
+
+def test_tiles_are_found() -> None:
+    g = graph(lambda g, x: g.add(m.permute, x, axes=(1, 0)), (40, 70))
+    (kernel,) = loops.kernels(g.ops, g.outputs)
+    order = loops.plan_of(kernel.nests[0], {}).order
+    assert order.cross is not None and order.cross.extent == 70
+    assert len(order.turned) == 1
+
+
 @pytest.mark.parametrize("movement", [False, True])
 def test_chains_longer_than_calls_can_be_nested(movement: bool) -> None:
     def build(g: Graph, x: Any, y: Any) -> Any:
