@@ -233,6 +233,29 @@ def test_a_sum_of_products_is_one_product():
     np.testing.assert_array_equal(evaluate(after, arrays)[0], evaluate(before, arrays)[0])
 
 
+def test_the_derivative_of_softmax_reads_the_softmax_alone():
+    g = G()
+    x, up = g.x(5, 7), g.x(5, 7)
+
+    def row(v):
+        return g.add(m.broadcast_to, g.add(m.reshape, v, shape=(5, 1)), shape=(5, 7))
+
+    powers = g.add(e.exp, x)
+    total = row(g.add(reduction.sum, powers, axes=(1,)))
+    z = g.add(e.div, powers, total)
+    inner = g.add(reduction.sum, g.add(e.div, g.add(e.mul, up, z), total), axes=(1,))
+    back = g.add(e.mul, g.add(e.sub, g.add(e.div, up, total), row(inner)), powers)
+    g.outputs = [z, back]
+    h = run(g, check=True)
+    assert [op.name for op in h.users()[h.outputs[0].op.inputs[0]]] == ["sum", "div"]
+    rng = np.random.default_rng(0)
+    given = [rng.standard_normal((5, 7)).astype(F) for _ in range(2)]
+    given[0][1] = 200  # infinite
+    given[0][2] = -300  # 0 / 0
+    for a, b in zip(evaluate(g, given), evaluate(h, given), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+
+
 # --- folding, common subexpressions, dead code, order ---------------------------------------------
 
 

@@ -73,6 +73,7 @@ class Rewriter:
         ops: the operations written so far.
         checks: for each value the checks of it.
         hits: values that are true at exactly one place along an axis -> that axis.
+        shares: for e^x of a softmax the quotient, and the sum that it was divided by.
         here: the operation of the old graph that is being rewritten.
         keeps_indices: whether `ravel_index` stands as it is, for rules that know it.
     """
@@ -83,6 +84,7 @@ class Rewriter:
         self.ops: list[Op] = []
         self.checks: dict[Value, list[Op]] = {}
         self.hits: dict[Value, int] = {}
+        self.shares: dict[Value, tuple[Value, Value]] = {}
         self.here: Op | None = None
         self.keeps_indices = True
 

@@ -169,6 +169,35 @@ def _keeps_axes(x: Value, axes: tuple[int, ...]) -> bool:
     )
 
 
+# --- softmax --------------------------------------------------------------------------------------
+
+
+@rule("div")
+def note_softmax(g: Rewriter, op: Op) -> Value | None:
+    """Remember z = p / sum(p) with p = e^x for the rule below."""
+    powers, total = op.inputs
+    if made_by(powers, "exp") and made_by(total, "broadcast_to"):
+        row = op_of(total).inputs[0]
+        while made_by(row, "reshape"):
+            row = op_of(row).inputs[0]
+        if made_by(row, "sum") and op_of(row).inputs[0] is powers:
+            g.shares[powers] = op.output, total
+    return None
+
+
+@rule("mul")
+def powers_from_softmax(g: Rewriter, op: Op) -> Value | None:
+    """Where z is kept, its derivative reads p = z sum(p), and p need not be kept as well.
+
+    The two differ in rounding; where the sum is 0 or infinite the derivative is NaN either way.
+    """
+    for powers, other in (op.inputs, reversed(op.inputs)):
+        share = g.shares.get(powers)
+        if share is not None and other is not powers:
+            return g.make(e.mul, g.make(e.mul, other, share[1]), share[0])
+    return None
+
+
 # --- matrix products ------------------------------------------------------------------------------
 
 
