@@ -139,3 +139,55 @@ def test_what_a_module_reads_is_looked_at(monkeypatch):
     traces = module.traces, function.traces, method.traces
     check()
     assert (module.traces, function.traces, method.traces) == traces
+
+
+@pytest.mark.parametrize("enter", ["_enter_keeping_lock", "_enter"])
+@pytest.mark.parametrize("usual", [True, False])
+def test_ctrl_c_while_state_is_written_leaves_a_whole_step(enter, usual):
+    """The tensors are written by then; counters and gradients must not stay behind."""
+
+    def make():
+        cr.manual_seed(0)
+        model = nn.Linear(4, 2)
+        opt = optim.Adam(model.parameters(), lr=0.1)
+
+        def step(x):
+            opt.zero_grad()
+            loss = cr.mean(model(x) ** 2)
+            loss.backward()
+            opt.step()
+            return loss
+
+        return model, opt, step
+
+    x = numbers((3, 4))
+    model, opt, step = make()
+    twin, other, eager = make()
+    compiled_step = cr.compile(step)
+    step = compiled_step if usual else lambda x: compiled_step(x=x)
+    for _ in range(3):
+        step(x)
+        eager(x)
+    program = compiled_step.versions[0].launch.program
+    program._prepare()
+    (segment,) = program._parts
+    segment.short = segment.settled = enter == "_enter_keeping_lock"
+    plain = getattr(program, enter)
+
+    def interrupted(*arguments):
+        while plain(*arguments):
+            pass
+        setattr(program, enter, plain)
+        raise KeyboardInterrupt
+
+    setattr(program, enter, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        step(x)
+    for _ in range(2):
+        eager(x)
+    step(x)
+    assert compiled_step.traces == 1
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-4)
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-3, atol=1e-6)
+        assert opt.state[p]["step"] == other.state[q]["step"] == 5

@@ -51,7 +51,8 @@ def usual_call(version: Any) -> Call:
     generators, numbers = list(version._generators.items()), version.numbers
     tensors, bindings = version._tensors, version._bindings
     written, kept, pools = version._written, version._kept_gradients, launch._pools
-    run, result_of, counters = launch.program.call, _result_of(version), version._counters
+    program, result_of, counters = launch.program, _result_of(version), version._counters
+    run = program.call
 
     def holds(given: Sequence[Any]) -> bool:
         if len(given) != count or state.grad_enabled is not mode:
@@ -108,6 +109,8 @@ def usual_call(version: Any) -> Call:
         values = numbers.values
         for entries, key, position in counters:
             write(entries, key, values[position])
+        if program.late is not None:
+            program.raise_late()
         return result_of(outputs)
 
     return call

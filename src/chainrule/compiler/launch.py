@@ -141,6 +141,9 @@ class InNumPy:
         """All outputs, for inputs of which nothing was told before."""
         return ir.evaluate(self.graph, arrays)
 
+    def raise_late(self) -> None:
+        """Raise what a signal raised while state was written; here none is, before the end."""
+
 
 class _Pool:
     """Memory for an output that belongs to the caller, used again when the caller has let it go."""
@@ -239,6 +242,9 @@ class Native:
 
     def on(self, arrays: Sequence[Array]) -> Sequence[Array]:
         return self.program.run(arrays)
+
+    def raise_late(self) -> None:
+        self.program.raise_late()
 
     def _call_with(self, arrays: Sequence[Array]) -> None:
         bound = self._bound

@@ -346,7 +346,9 @@ class Version:
         if arrays is not None and self._back is not None:
             node = self._node(leaves, arrays, outputs)
         del kept, arrays
-        return self._finish(leaves, outputs, node)
+        result = self._finish(leaves, outputs, node)
+        launch.raise_late()
+        return result
 
     def _node(
         self, leaves: Sequence[Any], arrays: Sequence[Array], outputs: Sequence[Array]

@@ -159,10 +159,13 @@ class Program:
         plan: what it was made from, if it was made in this process.
         arena: where temporary values lay in the last run; other programs use it too.
         private: whether no other program may use it.
+        late: what a signal raised while state was written. `call` then comes to its end all the
+            same, and its caller raises this when all is as after a whole run (`raise_late`).
     """
 
     plan: Any = None
     private = False
+    late: BaseException | None = None
 
     def __init__(
         self,
@@ -302,6 +305,7 @@ class Program:
             for slot, array in taken.items():
                 self.bind(slot, array)
             self._call()
+            self.raise_late()
         return results
 
     def _check(self, inputs: Sequence[Array], outputs: Sequence[Array | None]) -> None:
@@ -374,16 +378,34 @@ class Program:
         for part in self._parts:
             if not isinstance(part, Segment):
                 self._hosts[part](self)
-            elif part.settled:
-                self._enter_keeping_lock(self._pool_address, part.job.address, 0)
             elif part.short:
-                start = time.perf_counter()
-                self._enter_keeping_lock(self._pool_address, part.job.address, 0)
-                part.took(time.perf_counter() - start)
+                self._run_short(part)
             else:
                 self._run_long(part)
             if self._status is not None and self._status[0]:
                 raise self._failure(int(self._status[0]))
+
+    def _run_short(self, segment: Segment) -> None:
+        """Run a segment at one go."""
+        start = 0.0 if segment.settled else time.perf_counter()
+        try:
+            self._enter_keeping_lock(self._pool_address, segment.job.address, 0)
+        except BaseException as error:  # a signal's, when the segment had run
+            self._put_off(error, segment)
+        if not segment.settled:
+            segment.took(time.perf_counter() - start)
+
+    def _put_off(self, error: BaseException, segment: Segment) -> None:
+        """Raise the error of a signal: at once, or at the end if state has been written."""
+        if not segment.commits:
+            raise error
+        self.late = error
+
+    def raise_late(self) -> None:
+        """Raise what came while state was written, after which the run went on to its end."""
+        error, self.late = self.late, None
+        if error is not None:
+            raise error
 
     def _run_long(self, segment: Segment) -> None:
         """Run a segment without Python's lock, in slices, and look for signals in between."""
@@ -392,9 +414,10 @@ class Program:
         try:
             while self._enter(self._pool_address, segment.job.address, SLICE):
                 pass
-        except BaseException:
+        except BaseException as error:
             self._finish()
-            raise
+            self._put_off(error, segment)
+            self._prepare()
         self._unfinished = None
         segment.took(time.perf_counter() - start)
 
