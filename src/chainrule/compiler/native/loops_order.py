@@ -152,12 +152,13 @@ def _lane(nest: Nest, accesses: Sequence[Access], lanes: int) -> Var | None:
         for access in accesses:
             step = abs(access.coefficient(var))
             mixed = any(var in a.roots() for a, _ in access.form.terms if a in atoms)
+            weight = access.weight * access.size / accesses[0].size
             if step == 1 and not mixed:
-                score += access.weight
+                score += weight
             elif step or mixed:
-                score -= 2 * access.weight
+                score -= 2 * weight
             elif access.weight == 2 and var in nest.rows:
-                score -= 6
+                score -= 3 * weight
         score -= max(0.0, 1 - var.extent / lanes) * 2
         if short and var in nest.rows and var.extent >= lanes:
             score += 100  # rows that fill no vector: so many of them side by side do
