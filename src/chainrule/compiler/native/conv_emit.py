@@ -7,7 +7,7 @@ from typing import Any
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.kernel import Kernel
-from chainrule.compiler.native.text import Function, Int, Reg, i64, lanes_of, vector
+from chainrule.compiler.native.text import Function, Int, Reg, element, i64, lanes_of, vector
 
 
 class Keyed(Kernel):
@@ -82,10 +82,28 @@ def load_lanes(
         return f.load_masked(address, kind, select_lanes(lanes, start, stop))
     if stride == 0 and whole:
         return f.splat(f.load(address, type), lanes)
+    if stride == 2 and start == 0 and f.target.masks and type in ("float", "double"):
+        return _every_other(f, address, kind, stop)
     x = f.zero(kind)
     for lane in range(start, stop):
         x = f.insert(x, f.load(move(f, address, lane * stride, type), type), lane)
     return x
+
+
+def _every_other(f: Function, address: Reg, kind: str, count: int) -> Reg:
+    """`count` elements two apart: two vectors of neighbours, of which every other one is kept."""
+    lanes, reach = lanes_of(kind), 2 * count - 1  # nothing behind the last element is touched
+    halves = []
+    for start in (0, lanes):
+        here = move(f, address, start, element(kind))
+        stop = min(max(reach - start, 0), lanes)
+        if stop == 0:
+            halves.append(f.zero(kind))
+        elif stop == lanes:
+            halves.append(f.load(here, kind))
+        else:
+            halves.append(f.load_masked(here, kind, select_lanes(lanes, 0, stop)))
+    return f.shuffle(halves[0], halves[1], [2 * i for i in range(lanes)])
 
 
 def store_lanes(
