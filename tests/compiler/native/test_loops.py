@@ -335,7 +335,9 @@ def rows(dtype: str) -> Cases:
         cases.add(f"log_softmax {shape}", lambda g, v, a=axis: log_softmax(g, v, a), x)
         cases.add(
             f"softmax backward {shape}",
-            lambda g, v, u, a=axis: softmax_backward(g, v, u, a), x, up,
+            lambda g, v, u, a=axis: softmax_backward(g, v, u, a),
+            x,
+            up,
         )
     return cases
 
