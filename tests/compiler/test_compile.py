@@ -593,6 +593,44 @@ def test_a_variable_of_the_function_around():
     assert float(f(x)) == 3
 
 
+def test_models_with_other_parameters_for_a_call():
+    model = nn.Linear(3, 2).double()
+
+    @compiled
+    def inner_step(x, weight):
+        w = weight
+        for _ in range(2):
+            loss = lambda w: (nn.utils.functional_call(model, {"weight": w}, (x,)) ** 2).sum()  # noqa: E731
+            w = w - 0.1 * cr.grad(loss)(w)
+        return w
+
+    x, w = normal(4, 3), normal(2, 3, seed=1)
+    before = np.array(model.weight.detach().numpy())
+    for _ in range(2):
+        got, expected = inner_step(x, w), inner_step.function(x, w)
+        assert got.requires_grad is expected.requires_grad  # by the bias
+        np.testing.assert_allclose(got.detach().numpy(), expected.detach().numpy(), rtol=1e-11)
+    np.testing.assert_array_equal(model.weight.detach().numpy(), before)
+    assert inner_step.traces == 1
+
+
+def test_an_optimizer_made_inside_begins_anew_at_each_call():
+    def fit(x):
+        w = cr.zeros((3,), dtype=cr.float64, requires_grad=True)
+        opt = optim.Adam([w], lr=0.1)
+        for _ in range(3):
+            opt.zero_grad()
+            ((w - x) ** 2).sum().backward()
+            opt.step()
+        return w.detach()
+
+    f = compiled(fit)
+    for seed in range(3):
+        x = normal(3, seed=seed)
+        np.testing.assert_allclose(f(x).numpy(), fit(x).numpy(), rtol=1e-11)
+    assert f.traces == 1
+
+
 def test_partial_and_module_and_deepcopy():
     f = compiled(functools.partial(lambda a, x, k: a * x * k, cr.asarray(2.0), k=3.0))
     assert float(f(cr.asarray(1.0))) == 6

@@ -28,6 +28,7 @@ from chainrule.errors import (
     ArgumentTypeError,
     ChainruleError,
     ChainruleWarning,
+    TraceError,
     unknown_name,
     users_line,
 )
@@ -204,11 +205,16 @@ class Compiled:
     def _first_call(self, key: Any, call: Any, leaves: Sequence[Any]) -> Any:
         if self.traces == 0:
             warn_of_assignments(self.function)
-        version = self._trace(call, leaves)
+        with _without_collector():
+            version = self._trace(call, leaves)
         version.names.settle(self._title(), version.counted)
         version.install()
         try:
-            assert version.holds(leaves), "a version that was just traced does not hold"
+            if not version.holds(leaves):
+                raise TraceError(
+                    f"{self._title()} changes what it is compiled for, so that no version of it "
+                    f"would ever fit: {version.reason(leaves)}. Do that outside, between calls."
+                )
             version.look(leaves)
             result = version.run(leaves)
         except BaseException:
@@ -222,11 +228,10 @@ class Compiled:
         self._use(version)
         return result
 
-    @_without_collector()
     def _trace(self, call: Any, leaves: Sequence[Any]) -> Version:
         names = Names(self.function)
         known = names.tensors | self._captured
-        tracer = Tracer(getattr(self.function, "__name__", "graph"))
+        tracer = Tracer(getattr(self.function, "__name__", type(self.function).__name__))
         with watching(tracer):
             given = []
             for n, leaf in enumerate(leaves):
@@ -279,7 +284,7 @@ class Compiled:
         )
 
     def _title(self) -> str:
-        return getattr(self.function, "__qualname__", repr(self.function))
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _warn(self, message: str) -> None:
         filename, _, line = (users_line() or "chainrule:1").rpartition(":")

@@ -318,7 +318,8 @@ def warn_of_assignments(function: Any) -> None:
     for code in _codes(plain.__code__):
         line = code.co_firstlineno
         for instruction in dis.get_instructions(code):
-            line = instruction.starts_line or line
+            where = instruction.positions
+            line = (where.lineno if where is not None else None) or line
             outer = instruction.opname == "STORE_DEREF" and instruction.argval in (
                 plain.__code__.co_freevars
             )
