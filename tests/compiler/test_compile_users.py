@@ -191,3 +191,24 @@ def test_ctrl_c_while_state_is_written_leaves_a_whole_step(enter, usual):
         np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-4)
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-3, atol=1e-6)
         assert opt.state[p]["step"] == other.state[q]["step"] == 5
+
+
+def test_refused_values_name_the_layer_and_the_users_line():
+    model = nn.Sequential(nn.Sequential(nn.Embedding(5, 4), nn.Flatten()), nn.Linear(8, 3))
+    loss = nn.CrossEntropyLoss()
+    good = cr.asarray([[0, 1], [2, 3]]), cr.asarray([0, 2])
+    step = compiled(lambda x, y: loss(model(x), y))
+    step(*good)
+    for bad in ((cr.asarray([[0, 1], [2, 5]]), good[1]), (good[0], cr.asarray([0, 3]))):
+        said = []
+        for function in (step.function, step):
+            with pytest.raises(cr.errors.IndexingError) as caught:
+                function(*bad)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+        assert "in layer " in said[0]
+        assert __file__ in said[0]
+    trainer = cr.Trainer(model, optim.SGD(model.parameters(), lr=0.1), loss=loss)
+    batches = cr.data.DataLoader(cr.data.TensorDataset(cr.asarray([[9, 9]]), good[1][:1]))
+    with pytest.raises(cr.errors.IndexingError, match=f"in layer '0.0'.*{__file__}"):
+        trainer.fit(batches, epochs=1)

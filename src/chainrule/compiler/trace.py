@@ -23,6 +23,7 @@ from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slo
 from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make, structure
+from chainrule.primitives.checks import check, placed
 
 _MOVING = frozenset({"alias", "broadcast_to", "cast", "flip", "permute", "reshape", "slice"})
 
@@ -139,6 +140,8 @@ class Tracer:
             return None
         several = not isinstance(specs, Spec)
         line = users_line()
+        if primitive is check:
+            params = params | {"refuse": placed(params["refuse"], line, self.layers)}
         op = ir.Op(
             primitive, [self.value(array) for array in arrays], params,
             specs if several else (specs,), line, self._where(),

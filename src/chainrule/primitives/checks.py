@@ -6,16 +6,33 @@ the graph, and the program looks before it writes over any state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from chainrule import dtypes
+from chainrule.errors import ChainruleError
 from chainrule.graph import Array, Primitive, Spec
 
 Refusal = Callable[[Array], Exception]
 """Makes the error for values that do not pass."""
+
+
+def placed(refuse: Refusal, line: str | None, layers: Sequence[Any]) -> Refusal:
+    """The same error, and it names the user's line and the innermost of the layers around it."""
+    found = [weakref.ref(layers[-1]), weakref.ref(layers[0])] if layers else []
+
+    def told(x: Array) -> Exception:
+        error = refuse(x)
+        if isinstance(error, ChainruleError):
+            error.line = error.line or line
+            if found and error.layer is None:
+                error.layer, error.root = [layer() for layer in found]
+        return error
+
+    return told
 
 
 def passing(x: Array, low: float, high: float, ignore: float | None, nan: bool) -> Any:
