@@ -186,6 +186,22 @@ def test_every_operation_is_computed_by_a_kernel():
     assert done == set(made.ops)
 
 
+def test_chains_of_any_length():
+    g = G()
+    x, w = g.x(6, 7), g.x(6, 7)
+    c = g.constant(np.broadcast_to(F.type(0.999), x.shape))
+    z = x
+    for i in range(700):
+        z = g.add(e.mul, g.add(e.add, z, w), c) if i % 3 else g.add(e.tanh, z)
+    for i in range(400):  # movements alone
+        z = g.add(m.pad, z, widths=((0, 0, 0), (i % 2, 0, 0)), value=0)
+        z = g.add(m.permute, z, axes=(1, 0))
+        rows, columns = z.shape[0] - i % 2, z.shape[1]
+        z = g.add(m.slice_, z, starts=(i % 2, 0), lengths=(rows, columns), steps=(1, 1))
+    g.outputs = [z, g.add(reduction.sum, z, axes=(0,))]
+    check_run(g, rtol=1e-4)
+
+
 # --- outputs and state ----------------------------------------------------------------------------
 
 

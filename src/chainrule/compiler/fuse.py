@@ -40,6 +40,8 @@ DEAR = frozenset({
 """Arithmetic that is not done twice."""
 
 CHEAP = 4  # operations that readers may do again
+MOST = 120  # operations of a group: more are no faster, and long chains nest deeply
+ALONG = 40  # operations that one reader does for itself
 SMALL = 8  # a value with so many times fewer elements costs nothing to read
 SERIAL = (
     1 << 15
@@ -69,7 +71,9 @@ class Fusion:
         elif op.name in REDUCTIONS:
             self._reduce(op)
         elif op.name in MOVEMENTS:
-            if len(self.users.get(op.output, ())) > 1:
+            if len(self._under(op)[1]) > MOST:
+                self._place(op)
+            elif len(self.users.get(op.output, ())) > 1:
                 self._keep_dear(op)
         elif not self._belongs_to_readers(op):
             self._place(op)
@@ -100,6 +104,8 @@ class Fusion:
     def _belongs_to_readers(self, op: Op) -> bool:
         """Whether an operation is done by those who read it, each for itself."""
         values, ops = self._under(op)
+        if len(ops) > ALONG:
+            return False
         large = [
             v for v in values
             if v not in self.graph.constants and v.size * SMALL > op.output.size
@@ -185,6 +191,8 @@ class Fusion:
     def _takes(self, group: Group, op: Op, homes: list[Group]) -> bool:
         """Whether a group can compute an operation along with what it has."""
         shape = op.output.shape
+        if len(group.ops) >= MOST:
+            return False
         if group.first is not None and (group.family is None or not group.family.takes(group, op)):
             return False
         full = shape == group.shape
@@ -234,6 +242,8 @@ class Fusion:
 
     def _mergeable(self, x: Group, y: Group) -> bool:
         if x.shape != y.shape or (x.first is not None and y.first is not None):
+            return False
+        if len(x.ops) + len(y.ops) > MOST:
             return False
         reduced = {g.reduced for g in (x, y)} - {None}
         if len(reduced) > 1 or (reduced and (x.first or y.first) is not None):
@@ -309,7 +319,7 @@ class Fusion:
         self, group: Group, op: Op, reduced: tuple[int, ...], homes: list[Group]
     ) -> bool:
         shape = op.inputs[0].shape
-        if group.first is not None or group.shape != shape:
+        if group.first is not None or group.shape != shape or len(group.ops) >= MOST:
             return False
         if group.reduced is not None and group.reduced != reduced:
             return False
