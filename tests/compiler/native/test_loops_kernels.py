@@ -59,6 +59,16 @@ def test_long_rows_are_reduced_in_blocks(name: str, target: str) -> None:
     close(got[g.outputs[0]], want.astype("float32"), 1e-6, name)
 
 
+@pytest.mark.parametrize("name", ["sum of all", "sums of columns", "length", "largest"])
+def test_what_blocks_have_done_is_not_counted_again(name: str) -> None:
+    shape, build = LONG[name]
+    g = graph(build, shape)
+    (kernel,) = loops.kernels(g.ops, g.outputs, g.constants)
+    first, *rest = kernel.settled({})
+    assert first.flops > 0.99 * kernel.flops
+    assert 0 < sum(k.flops for k in rest) < 0.01 * kernel.flops
+
+
 def test_blocks_depend_on_how_values_lie() -> None:
     """Few channels are many rows, unless they are the innermost axis."""
     g = graph(lambda g, x, w, b: norm(g, x, w, b, (0, 2, 3), 1), (8, 16, 32, 32), (16,), (16,))

@@ -57,7 +57,7 @@ class LoopKernel(Kernel):
         constants: Mapping[Value, Array] | None = None,
         partials: Mapping[Value, Value] | None = None,
     ):
-        self.constants = constants or {}
+        self.constants, self.partials = constants or {}, partials or {}
         self._set(ops, outputs, Group(list(ops), constants, partials).nests(outputs))
 
     def _set(self, ops: Collection[Op], outputs: Sequence[Value], nests: list[Nest]) -> None:
@@ -76,7 +76,7 @@ class LoopKernel(Kernel):
         partials = in_blocks(nest, count)
         kernel = cls.__new__(cls)
         used = under([z.op for z in partials if z.op is not None], ops)
-        kernel.constants = {}
+        kernel.constants, kernel.partials = {}, {}
         kernel._set(used, list(dict.fromkeys(partials.values())), [nest])
         return kernel, partials
 
@@ -88,6 +88,16 @@ class LoopKernel(Kernel):
                 return _split(self.ops, self.writes, self.constants, plan.nest, strides)
         self.scratch = max(map(_scratch_of, plans), default=0)
         return [self]
+
+    @property
+    def flops(self) -> int:
+        """Without what another kernel has done in blocks, whose results are added up here."""
+        if not self.partials:
+            return super().flops
+        rest = [op for op in self.ops if op.output not in self.partials]
+        rest = under([z.op for z in self.writes if z.op in rest], rest)
+        own = sum(op.primitive.flops(op.outputs, *op.inputs, **op.params) for op in rest)
+        return own + sum(part.size for part in self.partials.values())
 
     def _units_of(self, nest: Nest) -> int:
         """Units by the problem's shape."""
