@@ -146,7 +146,8 @@ class IntNumber(Number):
     kind = int
 
     @property
-    def __class__(self) -> type:  # isinstance(n, int) is what it would be eagerly
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # isinstance(n, int) is what it would be eagerly.
         return int
 
     def __index__(self) -> int:
@@ -160,7 +161,7 @@ class FloatNumber(Number):
     kind = float
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         return float
 
 
