@@ -431,6 +431,15 @@ def test_the_graph_names_lines_layers_and_updates():
     assert "matmul" in str(graph)
 
 
+def test_inputs_are_called_what_the_user_calls_them():
+    step, _, _ = make_step()
+    step(*batch())
+    names = {x.name for x in step.versions[0].graph.inputs}
+    assert {"x", "y", "0.weight", "1.running_mean", "3.bias", "random state"} <= names
+    assert "0.weight exp_avg" in names
+    assert "" not in {x.name for x in step.versions[0].graph.inputs if x.ndim}
+
+
 def test_learning_rates_are_inputs_of_the_graph():
     step, _, _ = make_step()
     step(*batch())

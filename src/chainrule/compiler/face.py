@@ -21,6 +21,7 @@ from chainrule.compiler import ir, signature
 from chainrule.compiler.fast import UNUSUAL, Call, is_usual, usual_call
 from chainrule.compiler.guards import Names, warn_of_assignments
 from chainrule.compiler.launch import InNumPy, Native
+from chainrule.compiler.naming import name_inputs
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
 from chainrule.compiler.trace import Tracer
@@ -177,7 +178,8 @@ class Compiled:
         if self.traces >= self.limit:
             self._warn_of_limit(key, leaves, args, kwargs)
             return self.function(*args, **kwargs)
-        return self._first_call(key, call, leaves)
+        labels = signature.labels(_parameter_names(self.function), args, kwargs)
+        return self._first_call(key, call, leaves, labels if len(labels) == len(leaves) else None)
 
     def _take_apart(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]
@@ -202,11 +204,13 @@ class Compiled:
             return known
         return known, tuple([tensors.index(i) for i in tensors])
 
-    def _first_call(self, key: Any, call: Any, leaves: Sequence[Any]) -> Any:
+    def _first_call(
+        self, key: Any, call: Any, leaves: Sequence[Any], labels: Sequence[str] | None
+    ) -> Any:
         if self.traces == 0:
             warn_of_assignments(self.function)
         with _without_collector():
-            version = self._trace(call, leaves)
+            version = self._trace(call, leaves, labels)
         version.names.settle(self._title(), version.counted)
         version.install()
         try:
@@ -228,7 +232,10 @@ class Compiled:
         self._use(version)
         return result
 
-    def _trace(self, call: Any, leaves: Sequence[Any]) -> Version:
+    def _trace(
+        self, call: Any, leaves: Sequence[Any], labels: Sequence[str] | None = None
+    ) -> Version:
+        labels = labels or [f"argument {n}" for n in range(len(leaves))]
         names = Names(self.function)
         known = names.tensors | self._captured
         tracer = Tracer(getattr(self.function, "__name__", type(self.function).__name__))
@@ -239,9 +246,10 @@ class Compiled:
                     tracer.adopt(leaf, None if id(leaf) in known else ("argument", n))
                     given.append(leaf)
                 else:
-                    given.append(tracer.argument(n, f"argument {n}", leaf))
+                    given.append(tracer.argument(n, labels[n], leaf))
             try:
                 version = Version(tracer, names, call(iter(given)))
+                name_inputs(tracer, labels)
             finally:
                 tracer.close()
         version.compile(self._make_program)

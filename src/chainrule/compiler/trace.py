@@ -101,7 +101,9 @@ class Tracer:
         outside: the books, by the identity of the tensor.
         numbers: the Python numbers; `written` the entries of dictionaries that were assigned to.
         items: the dictionaries of optimisers that were looked into, as they were on entry.
-        checks: values of the graph that are true where the numbers are as they must be.
+        hoisted: entries of dictionaries that were made, as if they had been there before.
+        touched: models and optimisers that took part. homes: the states of random generators.
+        effects: settings of modules that were changed; counted: numbers among them.
         probes: (value, function): to be looked at once, after the trace, in NumPy.
     """
 
@@ -118,7 +120,6 @@ class Tracer:
         self.hoisted: dict[tuple[int, Any], tuple[NumberDict, Any, Any]] = {}
         self.touched: dict[int, Object] = {}
         self.homes: dict[int, tuple[Any, Any]] = {}
-        self.checks: list[ir.Value] = []
         self.probes: list[tuple[ir.Value, Any]] = []
         self.layers: list[Any] = []
         self.counted: list[str] = []
