@@ -182,10 +182,9 @@ class ScanKernel(Kernel):
         self.rooms: dict[Value, Value] = {}  # by carry: where it lies between steps
         for x, z in zip(loop.carry, loop.after, strict=True):
             start = loop.outer[x]
-            if z not in loop.ys:
-                self.rooms[x] = Value(Spec((2, *start.shape), start.dtype))
-            elif start in graph.constants:
-                self.rooms[x] = Value(Spec((1, *start.shape), start.dtype))
+            # What is no stacked output goes to and fro between two; the first carry may need one.
+            places = 2 if z not in loop.ys else 1
+            self.rooms[x] = Value(Spec((places, *start.shape), start.dtype))
         self.reads = list(dict.fromkeys([*loop.op.inputs, *self.given]))
         self.writes = [*loop.op.outputs, *self.rooms.values()]
         self._plan()
@@ -215,6 +214,11 @@ class ScanKernel(Kernel):
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Writer(self, module, name, buffers).write()
         self._settle()
+
+
+def _alike(v: Value, strides: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether a value lies the same under two strides; along one element they mean nothing."""
+    return all(n == 1 or a == b for n, a, b in zip(v.shape, strides, others, strict=True))
 
 
 class _Writer:
@@ -308,7 +312,7 @@ class _Writer:
         """Where the first carry lies: where it came from, or a copy that lies as the others do."""
         outer = self.loop.outer[x]
         at = self._moved(self.base[outer], x, self.buffers[outer].strides)
-        if self.buffers[outer].strides == self.own[x].strides:
+        if _alike(x, self.buffers[outer].strides, self.own[x].strides):
             return at
         to = self._room(x, self.kernel.rooms[x].shape[0] - 1)
         self._copy(x, at, to)
@@ -329,8 +333,10 @@ class _Writer:
             if z not in places:
                 assert last is not None
                 assert odd is not None
-                end = self._moved(self.base[outer], x, self.own[x].strides)
-                places[z] = f.select(last, end, self._room(x, odd))
+                places[z] = self._room(x, odd)
+                if (x, True) not in self.copies:
+                    end = self._moved(self.base[outer], x, self.buffers[outer].strides)
+                    places[z] = f.select(last, end, places[z])
         for x, at in zip(loop.carry, carried, strict=True):
             self._point(x, at)
         for z, at in places.items():
@@ -340,11 +346,9 @@ class _Writer:
         return [places[z] for z in loop.after]
 
     def _finish(self, carried: Sequence[Reg]) -> None:
-        """Copy what lies among the stacked outputs to where the last carry goes."""
-        loop = self.loop
-        ends = zip(loop.carry, loop.after, loop.op.outputs, carried, strict=False)
-        for x, z, outer, at in ends:
-            if z in loop.ys:
+        """Copy the last carry, where it lies among the stacked outputs or in another layout."""
+        for x, outer, at in zip(self.loop.carry, self.loop.op.outputs, carried, strict=False):
+            if (x, True) in self.copies:
                 to = self._moved(self.base[outer], x, self.buffers[outer].strides)
                 self._copy(x, at, to, end=True)
 
@@ -360,7 +364,7 @@ class _Writer:
             start = self.buffers[loop.outer[x]].strides
             end = self.buffers[loop.op.outputs[i]].strides
             for late, source, to in ((False, start, inside), (True, inside, end)):
-                if (late and z not in loop.ys) or (not late and source == to):
+                if _alike(x, source, to) and not (late and z in loop.ys):
                     continue
                 value = Value(x.spec)
                 op = Op(identity_copy, (value,), {})

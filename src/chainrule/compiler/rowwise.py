@@ -85,7 +85,7 @@ class _Search:
                 if self.axes[value] != axis:
                     raise NotCut
                 continue
-            if axis is not None and value.shape[axis] != self.rows:
+            if axis is not None and (axis >= value.ndim or value.shape[axis] != self.rows):
                 raise NotCut
             self.axes[value] = axis
             if value.op is not None and value.op.name == "scan":
