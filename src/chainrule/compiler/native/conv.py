@@ -193,7 +193,9 @@ class _Emitter:
             (start * lanes, vectors, lanes)
             for start, vectors in pieces(math.ceil(outside / lanes), self.vectors)
         ]
-        blocks[-1] = (*blocks[-1][:2], tail)
+        # A copy has room for whole vectors, unless another group's channels follow.
+        room = self.copied[1] and self.kernel.groups == 1
+        blocks[-1] = (*blocks[-1][:2], lanes if room and not self.kernel.depthwise else tail)
         alike = [(key, list(run)) for key, run in itertools.groupby(blocks, lambda b: b[1:])]
         return [Channels(run[0][0], len(run), *key) for key, run in alike]
 

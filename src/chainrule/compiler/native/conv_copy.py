@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes
-from chainrule.compiler.native.conv_plan import channels_last
+from chainrule.compiler.native.conv_plan import channels_last, padded
 from chainrule.compiler.native.kernel import Buffer
 from chainrule.compiler.native.microkernel import itemsize
 from chainrule.compiler.native.packing import transpose_parts
@@ -52,13 +54,16 @@ def collapsed(shape: Shape, source: tuple[int, ...], target: tuple[int, ...]) ->
 
 
 def packed(buffer: Buffer) -> Buffer:
-    """Images of a buffer as they lie in scratch memory, one after another, channels last."""
-    return replace(buffer, strides=channels_last(buffer.shape))
+    """Images of a buffer as they lie in scratch memory: channels last, and room for whole vectors of
+    them at each place."""
+    n, channels, *spatial = buffer.shape
+    wide = padded(channels, np.dtype(buffer.dtype).itemsize)  # type: ignore[call-overload]
+    return replace(buffer, strides=channels_last((n, wide, *spatial)))
 
 
 def packed_bytes(shape: Shape, itemsize: int) -> int:
     """What one image takes there."""
-    return -(-math.prod(shape[1:]) * itemsize // 64) * 64
+    return padded(shape[1], itemsize) * math.prod(shape[2:]) * itemsize
 
 
 def pack_image(f: Function, buffer: Buffer, source: Reg, target: Reg) -> None:
