@@ -54,8 +54,8 @@ def collapsed(shape: Shape, source: tuple[int, ...], target: tuple[int, ...]) ->
 
 
 def packed(buffer: Buffer) -> Buffer:
-    """Images of a buffer as they lie in scratch memory: channels last, and room for whole vectors of
-    them at each place."""
+    """Images of a buffer as they lie in scratch memory: channels last, with room for whole vectors
+    of them at each place."""
     n, channels, *spatial = buffer.shape
     wide = padded(channels, np.dtype(buffer.dtype).itemsize)  # type: ignore[call-overload]
     return replace(buffer, strides=channels_last((n, wide, *spatial)))
