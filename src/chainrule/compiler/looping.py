@@ -160,7 +160,7 @@ def lower(op: Op, graph: Graph, target: Target) -> list[Kernel]:
     for value, array in body.constants.items():
         if any(value in k.reads or value in k.looks for k in (*kernels, *before)):
             graph.constants[value] = array
-    return [*before, ScanKernel(loop, kernels, graph)]
+    return [*before, ScanKernel(loop, kernels)]
 
 
 class ScanKernel(Kernel):
@@ -168,7 +168,7 @@ class ScanKernel(Kernel):
 
     family = "scan"
 
-    def __init__(self, loop: Loop, kernels: list[Kernel], graph: Graph):
+    def __init__(self, loop: Loop, kernels: list[Kernel]):
         self.loop, self.kernels = loop, kernels
         self.ops = [loop.op]
         self.by_step = not loop.carries
