@@ -12,6 +12,7 @@ import functools
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -199,3 +200,9 @@ def users_line() -> str | None:
             return f"{filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def warn_at_users_line(message: str) -> None:
+    """Warn at the user's own line."""
+    filename, _, line = (users_line() or "chainrule:1").rpartition(":")
+    warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})

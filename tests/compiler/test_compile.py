@@ -167,6 +167,7 @@ def test_numpy_arrays_that_come_back_are_the_callers():
     np.testing.assert_array_equal(f(), 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*changed traced while it was compiled")
 def test_static_arguments():
     traced = []
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
 import chainrule as cr
 from chainrule import nn, optim
+from chainrule.errors import ChainruleWarning
 
 compiled = cr.compile
 F = nn.functional
@@ -212,3 +214,27 @@ def test_refused_values_name_the_layer_and_the_users_line():
     batches = cr.data.DataLoader(cr.data.TensorDataset(cr.asarray([[9, 9]]), good[1][:1]))
     with pytest.raises(cr.errors.IndexingError, match=f"in layer '0.0'.*{__file__}"):
         trainer.fit(batches, epochs=1)
+
+
+def test_filling_a_container_outside_warns_at_the_users_line():
+    kept, seen = [], {"n": set()}
+
+    def step(x):
+        kept.append(1.0)
+        return x * 2
+
+    def other(x):
+        seen["n"].add(x.shape)
+        kept.index(1.0)
+        return x
+
+    step = compiled(step)
+    with pytest.warns(ChainruleWarning, match="step changed kept while it was compiled") as caught:
+        step(cr.ones((2,)))
+    assert [w.filename for w in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(cr.ones((2,)))
+        compiled(lambda x: x * len(kept))(cr.ones((2,)))
+        compiled(other)(cr.ones((2,)))
+    assert len(kept) == 1

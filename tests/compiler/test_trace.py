@@ -135,6 +135,7 @@ def test_where_and_masks_made_inside_are_fine():
 # --- what is kept outside -------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*changed kept while it was compiled")
 def test_a_tensor_kept_outside_says_so_when_it_is_used():
     kept = []
 

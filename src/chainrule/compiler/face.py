@@ -10,7 +10,6 @@ import inspect
 import os
 import threading
 import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
@@ -28,10 +27,9 @@ from chainrule.compiler.trace import Tracer
 from chainrule.errors import (
     ArgumentTypeError,
     ChainruleError,
-    ChainruleWarning,
     TraceError,
     unknown_name,
-    users_line,
+    warn_at_users_line,
 )
 from chainrule.graph import Value, state
 
@@ -267,7 +265,7 @@ class Compiled:
             return InNumPy(graph)
 
     def _warn_of_defect(self, error: Exception) -> None:
-        self._warn(
+        warn_at_users_line(
             f"{self._title()} runs in NumPy, because the compiler failed on it "
             f"({type(error).__name__}: {error}). Results are the same, but slower. This is a "
             "defect of chainrule: please report it with the function; backend='native' shows where."
@@ -284,7 +282,7 @@ class Compiled:
         if self._warned:
             return
         self._warned = True
-        self._warn(
+        warn_at_users_line(
             f"{self._title()} was compiled {self.limit} times and runs eagerly where none of these "
             f"versions fits. Last, {self.reason(key, leaves, args, kwargs)}. Keep shapes the same "
             "(pad, or leave out the last batch), pass numbers that change as float arguments or "
@@ -293,10 +291,6 @@ class Compiled:
 
     def _title(self) -> str:
         return getattr(self.function, "__qualname__", type(self.function).__name__)
-
-    def _warn(self, message: str) -> None:
-        filename, _, line = (users_line() or "chainrule:1").rpartition(":")
-        warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})
 
     def reason(
         self, key: Any, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,6 +12,7 @@ after something in the process has changed such a structure (`graph.structure.ep
 
 from __future__ import annotations
 
+import collections
 import dis
 import functools
 import sys
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from chainrule.errors import ChainruleWarning
+from chainrule.errors import ChainruleWarning, warn_at_users_line
 from chainrule.graph import Value
 
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
@@ -28,6 +29,7 @@ _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescri
 _MISSING: Any = object()
 PLAIN = (*_SIMPLE, tuple)
 """Attributes of a module of these types are its settings: a program is compiled for them."""
+_CONTAINERS = (list, dict, set, collections.deque)
 _READING = frozenset({"copy", "count", "get", "index", "items", "keys", "values"})
 LARGEST = 256  # entries of a container or attributes of an object that are looked at
 
@@ -155,12 +157,14 @@ class Names:
 
     Attributes:
         checks: to be looked at before each call.
+        called: containers of which a method is called that may change them (`kept.append(x)`).
         objects: models and optimisers among what the names stand for.
         tensors: the tensors among it, by identity.
     """
 
     def __init__(self, function: Any):
         self.checks: list[Name | Contents] = []
+        self.called: list[Contents] = []
         self.objects: list[Any] = []
         self.tensors: set[int] = set()
         self._seen: set[Any] = set()
@@ -174,16 +178,16 @@ class Names:
 
     def settle(self, function: str, counted: list[str]) -> None:
         """After the trace: warn of what it has changed itself, and take it as it is."""
-        changed = [check for check in self.checks if not check.holds()]
+        checks = [*self.checks, *self.called]
+        changed = [check for check in checks if not check.holds()]
         for check in changed:
             check.was = check.now()
         for label in (*[check.label for check in changed], *counted):
-            warnings.warn(
+            warn_at_users_line(
                 f"{function} changed {label} while it was compiled. In a compiled function that is "
                 "done once, and not at each call. Return the value, or keep it in a tensor and "
-                "assign to that: with cr.no_grad(): kept.copy_(value).",
-                ChainruleWarning, stacklevel=6,
-            )  # fmt: skip
+                "assign to that: with cr.no_grad(): kept.copy_(value)."
+            )
 
     def _read(self, function: types.FunctionType, owner: Any = _MISSING) -> None:
         """Look at what a function reads; `owner` is the object that it is a method of."""
@@ -216,6 +220,9 @@ class Names:
                 break
             if type(value) in (list, tuple, dict) and name in _READING:
                 break
+            if isinstance(value, _CONTAINERS):
+                self.called.append(Contents(label, value))
+                return
             if hasattr(value, "_structure"):
                 self._look_into(label, value)
                 if not hasattr(value, "_modules"):

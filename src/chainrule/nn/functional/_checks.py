@@ -6,7 +6,6 @@ Every check that looks at elements, and not only at shapes and dtypes, stands he
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,11 @@ from chainrule import array as xp
 from chainrule.array._core import as_tensor, concrete
 from chainrule.errors import (
     ArgumentError,
-    ChainruleWarning,
     DTypeError,
     IndexingError,
     ShapeError,
     unknown_name,
-    users_line,
+    warn_at_users_line,
 )
 from chainrule.graph import program_tracer, state
 from chainrule.primitives.checks import check, passing
@@ -35,8 +33,7 @@ _warned: set[str] = set()
 def warn_once(key: str, message: str) -> None:
     """Warn of something once in the life of the process, at the user's own line."""
     if key not in _warned:
-        filename, _, line = (users_line() or "chainrule:1").rpartition(":")
-        warnings.warn_explicit(message, ChainruleWarning, filename, int(line), registry={})
+        warn_at_users_line(message)
         _warned.add(key)
 
 
