@@ -103,8 +103,7 @@ class Module(Hooked):
             yield module
             for name, value in vars(module).items():
                 if isinstance(value, PLAIN):
-                    yield name
-                    yield value
+                    yield from (name, value)
             for room in (module._parameters, module._buffers, module._modules):
                 yield from room
                 yield from room.values()
@@ -484,8 +483,7 @@ class Module(Hooked):
         return ""
 
     def __repr__(self) -> str:
-        extra = self.extra_repr()
-        lines = extra.split("\n") if extra else []
+        lines = extra.split("\n") if (extra := self.extra_repr()) else []
         children = [f"({name}): {_indented(module)}" for name, module in self._modules.items()]
         return _assembled(type(self).__name__, lines, children)
 
