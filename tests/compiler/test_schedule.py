@@ -335,3 +335,16 @@ def test_a_check_of_what_is_computed_sees_the_values():
     with pytest.raises(IndexingError, match=r"found 55\.0"):
         program.run([np.full((6, 5), 11, F), state], [None])
     np.testing.assert_array_equal(state, -1)
+
+
+def test_an_operand_that_is_read_behind_the_product_too_is_read_from_memory():
+    """y = a b; e^c + y + y W: the sum is done behind the product, and y lies where W reads it."""
+    g = G()
+    a, c, w = g.x(8, 8), g.x(8, 8), g.x(8, 8)
+    y = g.add(e.mul, a, g.add(m.broadcast_to, g.x(1, 1), shape=(8, 8)))
+    left = g.add(e.add, g.add(e.exp, c), y)
+    product = g.add(linalg.matmul, y, w)
+    total = g.add(e.add, left, product)
+    other = g.add(linalg.matmul, g.x(8, 8), y)
+    g.outputs = [total, other]
+    check_run(g)

@@ -145,6 +145,8 @@ POOLS = (
         {"kernel": (2, 1, 2), "stride": (1, 1, 1), "padding": ((0, 0),) * 3, "dilation": (1, 1, 1)},
     ),
 )
+
+
 def window_take(x: Array, index: Array, **how: Any) -> Array:
     y = np.zeros(index.shape, x.dtype)
     for p in np.ndindex(*index.shape):

@@ -29,6 +29,7 @@ from chainrule.compiler.native.host import HostKernel
 from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.native.loops import supports as loops_support
 from chainrule.compiler.native.target import Target
+from chainrule.compiler.native.views import base_of
 from chainrule.compiler.paths import MOVEMENTS, Axes, count, long, straight, through, visited
 from chainrule.graph import Shape
 
@@ -63,6 +64,17 @@ class Fusion:
             self._visit(op)
         for value in graph.outputs:
             self.demand(value)
+        for group in self.groups.groups.values():
+            self._read_operands(group)
+
+    def _read_operands(self, group: Group) -> None:
+        """What a product reads from memory is not done again for what follows the product."""
+        if group.first is None:
+            return
+        for x in group.first.inputs:
+            base = base_of(x)
+            if base.op is not None and self.home.get(base) not in (None, group):
+                group.ops.pop(base.op, None)
 
     def _visit(self, op: Op) -> None:
         family = family_of(op)

@@ -53,7 +53,6 @@ window_spread = Primitive(
 )  # fmt: skip
 
 
-
 def _infer_take(x: Any, index: Any, **how: Any) -> Spec:
     check_kind("window_take's index", "integer", index)
     if index.shape[:2] != x.shape[:2] or index.ndim != x.ndim:
