@@ -25,6 +25,7 @@ class Place:
         start = ZONE + -(self.memory.ctypes.data + ZONE) % 64
         self.data = self.memory[start : start + nbytes]
         self.zones = self.memory[:start], self.memory[start + nbytes :]
+        self.data[:] = 0xFF  # NaN: what is read before it was written shows in every result
         if array is not None:
             self.data[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 

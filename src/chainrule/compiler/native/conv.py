@@ -113,6 +113,8 @@ class _Emitter:
         self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
         room = kernel.room[0] * any(self.copied) + kernel.room[1] * self.copied[1]
         kernel.scratch = kernel.together * room
+        if self.copied[1]:  # what is copied back are whole images
+            kernel.units, kernel.parts = kernel.units // kernel.parts, 1
         self.x, self.y = (
             packed(b) if copied else b for b, copied in zip(self.lying, self.copied, strict=True)
         )
