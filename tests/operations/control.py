@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import chainrule as cr
-from chainrule.primitives import control, movement
+from chainrule.primitives import checks, control, movement
 
 from .table import Case, Operation, case, normal
 
@@ -87,7 +87,22 @@ def collatz_numpy(n: Any) -> Any:
     return np.asarray(steps)
 
 
+def refused(x: Any) -> Exception:
+    return ValueError(f"refused: {x}")
+
+
+LIMITS: dict[str, Any] = dict(low=-10, high=10, ignore=None, nan=False, refuse=refused)
+
 ROWS = (
+    Operation(
+        "primitive_check", checks.check,
+        (
+            case(normal(3, 4), **LIMITS), case(np.array([3, -7, 10]), **LIMITS),
+            case(np.array([1.0, np.nan]), **LIMITS | {"nan": True}),
+            case(np.array([1, -100]), **LIMITS | {"ignore": -100}), case(normal(0), **LIMITS),
+        ),
+        lambda x, **limits: np.asarray(True), primitive=checks.check, derivative=False,
+    ),
     Operation(
         "scan", recurrent,
         (

@@ -74,6 +74,7 @@ def result(program: Program, units: int) -> np.ndarray:
 def run(program: Program, units: int, seed: int = 0) -> np.ndarray:
     program.bound(2)[:] = seed
     program.call()
+    program.raise_late()
     return result(program, units).copy()
 
 

@@ -110,9 +110,10 @@ def _trusted(path: Path) -> bool:
 
 def _foreign(found: os.stat_result) -> bool:
     """Whether somebody else owns it or may write to it. (Windows has no such bits.)"""
-    if os.name == "nt":
+    user = getattr(os, "geteuid", None)
+    if user is None:
         return False
-    return found.st_uid != os.geteuid() or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return found.st_uid != user() or bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 _warned: set[Path] = set()

@@ -47,7 +47,7 @@ STACK = 4 << 20
 def available_threads() -> int:
     """The processors that this process may use: its affinity, one for each core, and its quota."""
     try:
-        allowed = os.sched_getaffinity(0)
+        allowed = getattr(os, "sched_getaffinity")(0)  # noqa: B009 (Linux alone has it)
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
     return max(1, min(_cores(allowed), _quota(Path("/sys/fs/cgroup"), _own_group())))
