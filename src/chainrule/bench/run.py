@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -50,6 +49,7 @@ class Worker:
     def __init__(self, contestant: str, variant: str, threads: int):
         self.name = f"{contestant} {variant}"
         self.contestant, self.variant = contestant, variant
+        self.cold = 0.0  # seconds that the first call took
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "chainrule.bench.worker", str(threads)],
@@ -147,7 +147,7 @@ def measure(
         for worker in workers:
             if times[worker.name]:
                 results[worker.name] |= worker_record(times[worker.name], peaks[worker.name])
-                results[worker.name]["cold"] = worker.cold  # type: ignore[attr-defined]
+                results[worker.name]["cold"] = worker.cold
         record["contestants"] = {k: v for k, v in results.items() if "median" in v}
     return record
 
@@ -164,11 +164,11 @@ def worker_record(times: list[float], peak: int) -> dict[str, Any]:
 def _start(
     workload: Workload, settings: Settings, peers: list[str], weights: str | None,
     record: dict[str, Any], stack: contextlib.ExitStack, say: Callable[[str], None],
-) -> list[Any]:  # fmt: skip
-    workers: list[Any] = []
+) -> list[Worker]:  # fmt: skip
+    workers: list[Worker] = []
     for contestant, variant in contestants(workload, peers):
         say(f"{workload.name}: {contestant} {variant}, first call")
-        worker: Any = Worker(contestant, variant, settings.threads)
+        worker = Worker(contestant, variant, settings.threads)
         stack.callback(worker.close)
         answer = _build(worker, workload, settings, weights, "float32")
         if "error" in answer:
@@ -214,9 +214,3 @@ def _losses(
         return {}
     distance = max(abs(a - b) for a, b in zip(losses, reference, strict=True))
     return {"losses": losses, "distance": distance, "falls": losses[-1] < losses[0]}
-
-
-def available_threads() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

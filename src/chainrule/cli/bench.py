@@ -17,9 +17,10 @@ from typer import Option
 
 from chainrule import bench as benchmark
 from chainrule.bench import race, report, studies, workloads
-from chainrule.bench.run import available_threads, installed
+from chainrule.bench.run import installed
 from chainrule.bench.studies import STUDIES
 from chainrule.cli.tables import print_table
+from chainrule.compiler.native.runtime import available_threads
 from chainrule.errors import ArgumentError, unknown_name
 from chainrule.files import atomic_write
 
