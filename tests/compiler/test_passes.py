@@ -7,62 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from passing import B, D, F, G, N, assert_same, names, simplified
 
 from chainrule.compiler.ir import Graph, Value, evaluate, verify
-from chainrule.compiler.passes import PASSES, cleaning, folding, rewrite, run
+from chainrule.compiler.passes import PASSES, cleaning, rewrite, run
 from chainrule.compiler.passes.rewrite import RULES, made_by
 from chainrule.compiler.passes.rewrite import rewrite as apply
 from chainrule.errors import IndexingError
-from chainrule.graph import Spec
 from chainrule.primitives import elementwise as e
 from chainrule.primitives import indexing, linalg, reduction
 from chainrule.primitives import movement as m
 from chainrule.primitives.checks import check
-
-F, D, N, B = (np.dtype(x) for x in ("float32", "float64", "int64", "bool"))
-SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 3.0, np.inf, -np.inf, np.nan, 1e-45, -2e38], F)
-
-
-class G(Graph):
-    """A graph with short ways to make one."""
-
-    def x(self, *shape: int, dtype: Any = F) -> Value:
-        return self.input(Spec(shape, np.dtype(dtype)))
-
-    def full(self, number: Any, like: Value) -> Value:
-        return self.constant(np.broadcast_to(np.asarray(number, like.dtype), like.shape))
-
-
-def names(graph: Graph) -> list[str]:
-    return [op.name for op in graph.ops]
-
-
-def simplified(make: Callable[[G], Value]) -> tuple[Graph, Graph]:
-    g = G()
-    g.outputs = [make(g)]
-    return g, run(g, check=True)
-
-
-def special(spec: Any, seed: int = 0) -> np.ndarray:
-    """Numbers with all that is special among them."""
-    rng = np.random.default_rng(seed)
-    if spec.dtype.kind == "b":
-        return rng.integers(0, 2, spec.shape).astype(bool)
-    if spec.dtype.kind in "iu":
-        return rng.integers(-3, 4, spec.shape).astype(spec.dtype)
-    return rng.choice(SPECIAL, spec.shape).astype(spec.dtype)
-
-
-def assert_same(g: Graph, h: Graph, rtol: float = 0.0, seeds: int = 4) -> None:
-    """Equal results on special numbers: bit for bit, zeros' signs included, unless `rtol`."""
-    for seed in range(seeds):
-        arrays = [special(x, seed + 10 * i) for i, x in enumerate(g.inputs)]
-        for a, b in zip(evaluate(g, arrays), evaluate(h, arrays), strict=True):
-            np.testing.assert_allclose(b, a, rtol=rtol, atol=0)
-            if a.dtype.kind == "f" and not rtol:
-                known = ~np.isnan(a)
-                np.testing.assert_array_equal(np.signbit(a[known]), np.signbit(b[known]))
-
 
 Z = (11, 11)  # every pair of special numbers occurs, with high probability
 
@@ -254,130 +209,6 @@ def test_the_derivative_of_softmax_reads_the_softmax_alone():
     given[0][2] = -300  # 0 / 0
     for a, b in zip(evaluate(g, given), evaluate(h, given), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
-
-
-# --- folding, common subexpressions, dead code, order ---------------------------------------------
-
-
-def test_constants_are_folded_and_numbers_stored_once():
-    g = G()
-    x = g.x(300, 300)
-    two = g.add(e.add, g.full(1, x), g.full(1, x))
-    table = g.add(e.mul, c := g.constant(np.arange(4, dtype=F)), c)
-    g.outputs = [g.add(e.mul, x, two), table]
-    h = verify(folding.fold(g))
-    assert names(h) == ["mul"]
-    (filled,) = [array for value, array in h.constants.items() if value in h.ops[0].inputs]
-    assert filled.strides == (0, 0) and filled[0, 0] == 2
-    np.testing.assert_array_equal(h.constants[h.outputs[1]], [0, 1, 4, 9])
-
-
-def test_large_results_are_not_folded():
-    g = G()
-    line = g.constant(np.arange(1 << 15, dtype=F))
-    g.outputs = [g.add(m.concat, line, line, axis=0)]
-    assert names(folding.fold(g)) == ["concat"]
-
-
-def test_what_would_be_refused_is_left_to_the_program():
-    g = G()
-    bad = g.constant(np.array([7]))
-    g.outputs = [g.add(indexing.ravel_index, bad, dims=(3,))]
-    assert names(folding.fold(g)) == ["ravel_index"]
-
-
-def test_equal_operations_are_done_once_and_different_ones_are_kept():
-    g = G()
-    x = g.x(4, 4)
-    a, b = (g.add(m.permute, x, axes=(1, 0)) for _ in range(2))
-    c = g.add(m.permute, x, axes=(0, 1))
-    zeros = [g.add(m.pad, x, widths=((1, 0, 0),) * 2, value=v) for v in (0.0, -0.0)]
-    g.outputs = [g.add(e.add, a, b), c, *zeros]
-    h = verify(cleaning.common(g))
-    assert names(h) == ["permute", "permute", "pad", "pad", "add"]
-    assert h.ops[-1].inputs[0] is h.ops[-1].inputs[1]
-
-
-def test_dead_code_goes_but_checks_stay():
-    g = G()
-    x = g.x(3, dtype=N)
-    g.add(e.neg, g.add(e.neg, x))
-    g.add(check, x, low=0, high=5, ignore=None, nan=False, refuse=ValueError)
-    g.outputs = [g.add(e.abs, x)]
-    assert names(cleaning.dead(g)) == ["check", "abs"]
-
-
-def test_checks_come_first():
-    g = G()
-    x = g.x(3, dtype=N)
-    y = g.add(e.abs, x)
-    z = g.add(e.neg, x)
-    g.add(check, z, low=0, high=5, ignore=None, nan=False, refuse=ValueError)
-    g.outputs = [y]
-    assert names(verify(cleaning.order(g))) == ["neg", "check", "abs"]
-
-
-# --- indices --------------------------------------------------------------------------------------
-
-
-def picking(g: G, labels: Value, classes: int) -> Value:
-    """exp(x)[n, labels[n]], as take_along_axis writes it down."""
-    n = labels.shape[0]
-    rows = g.add(e.exp, g.x(n, classes))
-    counted = g.constant(np.arange(n).reshape(n, 1))
-    column = g.add(m.reshape, labels, shape=(n, 1))
-    flat = g.add(indexing.ravel_index, counted, column, dims=(n, classes))
-    return g.add(indexing.gather, g.add(m.reshape, rows, shape=(n * classes,)), flat)
-
-
-def test_picking_a_label_needs_no_gather_and_still_refuses_what_is_outside():
-    g = G()
-    labels = g.x(4, dtype=N)
-    g.outputs = [picking(g, labels, 3)]
-    h = run(g, check=True)
-    assert "gather" not in names(h) and "ravel_index" not in names(h)
-    x = np.random.default_rng(0).standard_normal((4, 3)).astype(F)
-    for good in ([0, 2, 1, 1], [-1, -3, 0, 2]):
-        a = evaluate(g, [np.array(good), x])
-        np.testing.assert_array_equal(evaluate(h, [np.array(good), x]), a)
-    for bad in ([0, 3, 0, 0], [0, 0, -4, 0]):
-        with pytest.raises(IndexingError):
-            evaluate(h, [np.array(bad), x])
-
-
-def test_the_sum_of_a_derivative_of_picking_needs_no_sum():
-    """Of the derivative of the label's score, in the derivative of a log-softmax."""
-    g = G()
-    labels, up = g.x(4, dtype=N), g.x(4, 1)
-    counted = g.constant(np.arange(4).reshape(4, 1))
-    column = g.add(m.reshape, labels, shape=(4, 1))
-    flat = g.add(indexing.ravel_index, counted, column, dims=(4, 3))
-    spread = g.add(indexing.scatter_add, up, flat, length=12)
-    rows = g.add(m.reshape, spread, shape=(4, 3))
-    g.outputs = [
-        g.add(reduction.sum, rows, axes=(1,)),
-        g.add(reduction.sum, g.add(e.neg, rows), axes=(1,)),
-        g.add(reduction.sum, rows, axes=(0,)),
-    ]
-    h = run(g, check=True)
-    assert names(h).count("sum") == 1 and "scatter_add" not in names(h)
-    given = [np.array([0, -1, 2, 1]), np.array([[1], [2], [-3], [0.5]], F)]
-    for a, b in zip(evaluate(g, given), evaluate(h, given), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_checked_labels_are_not_checked_again():
-    g = G()
-    labels = g.x(4, dtype=N)
-    g.add(check, labels, low=0, high=2, ignore=-100, nan=False, refuse=ValueError)
-    ignored = g.add(e.eq, labels, g.full(-100, labels))
-    safe = g.add(e.where, ignored, g.full(0, labels), labels)
-    g.outputs = [picking(g, safe, 3)]
-    h = run(g, check=True)
-    assert names(h).count("check") == 1 and "lt" not in names(h)
-    x = np.random.default_rng(0).standard_normal((4, 3)).astype(F)
-    given = [np.array([0, -100, 2, 1]), x]
-    np.testing.assert_array_equal(evaluate(h, given), evaluate(g, given))
 
 
 # --- passes that are broken on purpose ------------------------------------------------------------
