@@ -32,6 +32,8 @@ from __future__ import annotations
 from chainrule.compiler.native.kernel import PARAMETERS
 from chainrule.compiler.native.runtime_records import (
     BITS,
+    CHUNK,
+    CHUNK_BYTES,
     DONE,
     IDLE,
     JOB,
@@ -128,14 +130,15 @@ def _advance(module: Module) -> None:
     f.bump(index)
     f.jump(again)
     f.start(deal)
-    chunks, threads = f.get(phase, PHASE["chunks"]), f.get(job, JOB["threads"])
+    threads = f.get(job, JOB["threads"])
     f.put(phase, pool, POOL["phase"])
     f.put(f.read(index), pool, POOL["index"])
     f.show(0, pool, POOL["done"], "monotonic")
     tag = _next_tag(f, pool)
+    bounds_of = f.get(phase, PHASE["bounds"], "ptr")
     with f.loop(0, threads) as r:
-        lo = f.udiv(f.mul(chunks, r.index), threads)
-        hi = f.udiv(f.mul(chunks, f.add(r.index, 1)), threads)
+        place = f.at(bounds_of, f.mul(r.index, 8), "i8")
+        lo, hi = f.get(place, 0), f.get(place, 8)
         with f.when(f.icmp("ult", lo, hi)):
             bounds = f.op("or", f.op("shl", lo, Reg(str(BITS), "i64")), hi)
             word = f.op("or", f.op("shl", tag, Reg(str(2 * BITS), "i64")), bounds)
@@ -166,19 +169,9 @@ def _chunk(module: Module) -> None:
     pool, number = f.arg("pool"), f.arg("chunk")
     job, phase = f.get(pool, POOL["job"], "ptr"), f.get(pool, POOL["phase"], "ptr")
     index, chunks = f.get(pool, POOL["index"]), f.get(phase, PHASE["chunks"])
-    tasks, at = f.get(phase, PHASE["tasks"], "ptr"), f.variable(0)
-    find, found, following = f.label("find"), f.label("found"), f.label("following")
-    f.jump(find)
-    f.start(find)  # the last task is followed by one whose first chunk is beyond all
-    after = f.at(tasks, f.mul(f.add(f.read(at), 1), TASK_BYTES), "i8")
-    f.test(f.icmp("slt", number, f.get(after, TASK["first"])), found, following)
-    f.start(following)
-    f.bump(at)
-    f.jump(find)
-    f.start(found)
-    task = f.at(tasks, f.mul(f.read(at), TASK_BYTES), "i8")
+    record = f.at(f.get(phase, PHASE["table"], "ptr"), f.mul(number, CHUNK_BYTES), "i8")
+    task, lo = f.get(record, CHUNK["task"], "ptr"), f.get(record, CHUNK["lo"])
     size = f.get(task, TASK["size"])
-    lo = f.mul(f.sub(number, f.get(task, TASK["first"])), size)
     hi = f.smin(f.add(lo, size), f.get(task, TASK["units"]))
     with f.when(f.icmp("eq", f.see(job, JOB["stop"], "monotonic"), 0)):
         f.run("execute", job, task, lo, hi, f.arg("id"))

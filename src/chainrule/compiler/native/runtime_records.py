@@ -30,10 +30,12 @@ POOL = {
 _JOB = """table phases count scratch stride threads status stop wake mode at_phase at_task at_unit
 profile tasks"""
 JOB = {name: 8 * i for i, name in enumerate(_JOB.split())}
-PHASE = {"tasks": 0, "count": 8, "chunks": 16, "serial": 24}
-PHASE_BYTES = 32
-TASK = {"kernel": 0, "units": 8, "size": 16, "first": 24, "number": 32}
-TASK_BYTES = 40
+PHASE = {"tasks": 0, "count": 8, "chunks": 16, "serial": 24, "bounds": 32, "table": 40}
+PHASE_BYTES = 48
+TASK = {"kernel": 0, "units": 8, "size": 16, "number": 24}
+TASK_BYTES = 32
+CHUNK = {"task": 0, "lo": 8}  # of a phase's table of chunks: whose, and from which unit on
+CHUNK_BYTES = 16
 ROW = {"time": 0, "calls": 8, "first": 16, "last": 24}  # of the profile
 ROW_BYTES = 32
 
