@@ -122,22 +122,36 @@ class Positions(Family):
 
 
 class Steps(Family):
-    """Loops and choices whose bodies have kernels."""
-
-    rooms = (looping, branching)
+    """Loops over time whose bodies have kernels."""
 
     def supports(self, op: Op) -> bool:
-        return any(room.supports(op) for room in self.rooms)
+        return looping.supports(op)
+
+    def reads(self, value: Value, base: Value) -> bool:
+        """Rows in another order are better copied once than read so at every step."""
+        return is_view(value, base, ordered=True)
 
     def lower(
         self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
     ) -> list[Kernel]:
-        room = next(room for room in self.rooms if room.supports(first))
-        return room.lower(first, graph, target)
+        return looping.lower(first, [op for op in ops if op is not first], graph, target)
+
+
+class Choices(Family):
+    """Choices, and loops of unknown length, whose bodies have kernels."""
+
+    def supports(self, op: Op) -> bool:
+        return branching.supports(op)
+
+    def lower(
+        self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
+    ) -> list[Kernel]:
+        return branching.lower(first, graph, target)
 
 
 FAMILIES: tuple[Family, ...] = (
     Products(), Convolutions(), Windows(), Checks(), Positions(), Steps(),
+    Choices(),
 )  # fmt: skip
 
 
@@ -149,7 +163,15 @@ def family_of(op: Op) -> Family | None:
     return None
 
 
-def is_view(value: Value, base: Value) -> bool:
-    """Whether a value is a view of another one that lies row-major."""
+def is_view(value: Value, base: Value, ordered: bool = False) -> bool:
+    """Whether a value is a view of another one that lies row-major.
+
+    Arguments:
+        ordered: only if its own elements lie row-major, too.
+    """
     buffer = Buffer(0, 0, base.shape, strides_of(base.shape), base.dtype)
-    return views.resolve(value, {base: buffer}) is not None
+    view = views.resolve(value, {base: buffer})
+    if view is None or not ordered:
+        return view is not None
+    ends = zip(value.shape, view.strides, strides_of(value.shape), strict=True)
+    return all(n == 1 or a == b for n, a, b in ends)

@@ -18,7 +18,7 @@ cut by its steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from chainrule.compiler import memory, passes
 from chainrule.compiler.ir import Graph, Op, Value
-from chainrule.compiler.native import loops
+from chainrule.compiler.native import loops, views
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
 from chainrule.compiler.native.target import Target
 from chainrule.compiler.native.text import Function, Int, Module, Reg
@@ -117,30 +117,56 @@ def owned(
 class HoistedKernel(Kernel):
     """A kernel of the body that does the same at every step, done before the loop."""
 
-    def __init__(self, kernel: Kernel, outer: dict[Value, Value]):
+    def __init__(self, kernel: Kernel, outer: dict[Value, Value], path: Collection[Op]):
         self.kernel, self.outer = kernel, outer
         self.family = kernel.family  # type: ignore[misc]
         self.ops, self.units, self.scratch = kernel.ops, kernel.units, kernel.scratch
-        self.reads = [outer.get(v, v) for v in kernel.reads]
+        self.reads = [behind(outer.get(v, v), path) for v in kernel.reads]
         self.writes = kernel.writes
-        self.looks = [outer[v] for v in kernel.looks if v in outer]
+        self.looks = [behind(outer[v], path) for v in kernel.looks if v in outer]
 
     def likeness(self) -> tuple[Any, Sequence[Value]]:
         """Like no other: what it is can only be seen from inside the loop."""
         return id(self), [*self.reads, *self.writes]
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
+        values = [*self.kernel.reads, *self.kernel.writes, *self.kernel.looks]
+        buffers = with_views(buffers, [self.outer.get(v, v) for v in values])
         known = {
             v: buffers.get(self.outer.get(v, v))
             or Buffer(0, 0, v.shape, strides_of(v.shape), v.dtype)
-            for v in (*self.kernel.reads, *self.kernel.writes, *self.kernel.looks)
+            for v in values
         }
         self.kernel.emit(module, name, known)
         self.units, self.scratch = self.kernel.units, self.kernel.scratch
 
 
-def lower(op: Op, graph: Graph, target: Target) -> list[Kernel]:
-    """The kernels of a scan: what is the same at every step, then the loop."""
+def behind(value: Value, path: Collection[Op]) -> Value:
+    """What lies in memory of an input that is seen through some movements."""
+    while value.op in path:
+        assert value.op is not None
+        value = value.op.inputs[0]
+    return value
+
+
+def with_views(buffers: Buffers, values: Iterable[Value]) -> Buffers:
+    """The buffers, and those of values that are views of what lies there."""
+    found = dict(buffers)
+    for x in values:
+        view = None if x in buffers else views.resolve(x, buffers)
+        if view is not None:
+            base = buffers[view.base]
+            offset = base.offset + view.offset * x.dtype.itemsize
+            found[x] = Buffer(base.slot, offset, x.shape, view.strides, x.dtype)
+    return found
+
+
+def lower(op: Op, path: Collection[Op], graph: Graph, target: Target) -> list[Kernel]:
+    """The kernels of a scan: what is the same at every step, then the loop.
+
+    Arguments:
+        path: the movements through which it reads its inputs.
+    """
     from chainrule.compiler import fuse
 
     loop = prepare(op)
@@ -156,11 +182,11 @@ def lower(op: Op, graph: Graph, target: Target) -> list[Kernel]:
         if hoistable and not any(v in unique for v in kernel.writes):
             same.update(kernel.writes)
             kernels.remove(kernel)
-            before.append(HoistedKernel(kernel, loop.outer))
+            before.append(HoistedKernel(kernel, loop.outer, path))
     for value, array in body.constants.items():
         if any(value in k.reads or value in k.looks for k in (*kernels, *before)):
             graph.constants[value] = array
-    return [*before, ScanKernel(loop, kernels)]
+    return [*before, ScanKernel(loop, kernels, path)]
 
 
 class ScanKernel(Kernel):
@@ -168,7 +194,7 @@ class ScanKernel(Kernel):
 
     family = "scan"
 
-    def __init__(self, loop: Loop, kernels: list[Kernel]):
+    def __init__(self, loop: Loop, kernels: list[Kernel], path: Collection[Op] = ()):
         self.loop, self.kernels = loop, kernels
         self.ops = [loop.op]
         self.by_step = not loop.carries
@@ -185,7 +211,8 @@ class ScanKernel(Kernel):
             # What is no stacked output goes to and fro between two; the first carry may need one.
             places = 2 if z not in loop.ys else 1
             self.rooms[x] = Value(Spec((places, *start.shape), start.dtype))
-        self.reads = list(dict.fromkeys([*loop.op.inputs, *self.given]))
+        inputs = [behind(x, path) for x in loop.op.inputs]
+        self.reads = list(dict.fromkeys([*inputs, *self.given]))
         self.writes = [*loop.op.outputs, *self.rooms.values()]
         self._plan()
 
@@ -212,7 +239,7 @@ class ScanKernel(Kernel):
         self.scratch = self.table + memory.rounded(self.arena.nbytes) + memory.rounded(most) + 64
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
-        _Writer(self, module, name, buffers).write()
+        _Writer(self, module, name, with_views(buffers, self.loop.op.inputs)).write()
         self._settle()
 
 
