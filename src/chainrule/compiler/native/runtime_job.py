@@ -137,7 +137,9 @@ class Job:
                 for name, value in (fields | {"number": piece.number}).items():
                     self._put(task_at, TASK[name], value)
                 count = -(-piece.units // size)
-                shares.append(Share(self.address + task_at, count, size, max(piece.cost, 1.0) / count))
+                shares.append(
+                    Share(self.address + task_at, count, size, max(piece.cost, 1.0) / count)
+                )
                 task_at += TASK_BYTES
             chunks = sum(share.count for share in shares)
             serial = chunks == 1 or sum(piece.cost for piece in phase) < SERIAL
