@@ -299,10 +299,20 @@ def program_tracer() -> Any:
     return tracer if hasattr(tracer, "read_array") else None
 
 
+def at_one_line() -> contextlib.AbstractContextManager[None]:
+    """Inside, what a tracer writes down is all of the line that the user's code is at now."""
+    tell = getattr(state.tracer, "at_one_line", None)
+    return _NOTHING if tell is None else tell()
+
+
 state = _State()
 structure = _Structure()
+_NOTHING = contextlib.nullcontext()
 _sequence = itertools.count()
+_new = object.__new__
 _tensor_class: type[Any] = Value
+_abstract: type[Any] | None = None
+_make_abstract: Any = None
 
 
 def register_tensor_class(cls: type[T]) -> type[T]:
@@ -312,9 +322,17 @@ def register_tensor_class(cls: type[T]) -> type[T]:
     return cls
 
 
+def register_abstract(kind: type[Any], make_abstract: Callable[..., Any]) -> None:
+    """Name what stands in the place of arrays while a function is traced, and what wraps it."""
+    global _abstract, _make_abstract
+    _abstract, _make_abstract = kind, make_abstract
+
+
 def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor:
     """Wrap an array as a tensor."""
-    tensor = object.__new__(_tensor_class)
+    if type(array) is _abstract:
+        return _make_abstract(array, node, slot)
+    tensor = _new(_tensor_class)
     tensor._array = array
     tensor._node = node
     tensor._slot = slot

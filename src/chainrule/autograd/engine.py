@@ -15,7 +15,7 @@ from typing import Any
 
 from chainrule.autograd.modes import _GradMode
 from chainrule.errors import ChainruleError, GradError, GraphFreedError, ShapeError
-from chainrule.graph import Leaf, Node, Value, constant, make, state
+from chainrule.graph import Leaf, Node, Value, at_one_line, constant, make, state
 
 Target = tuple[Node | Leaf, int]
 
@@ -97,7 +97,7 @@ def run(
     """The walk. Returns the gradients of `targets` (of all leaves if None) by (node, slot)."""
     pending: dict[Node | Leaf, dict[int, Any]] = {}
     found: dict[Target, Any] = {}
-    with _GradMode(create_graph):
+    with _GradMode(create_graph), at_one_line():
         for z, g in zip(outputs, gradients, strict=True):
             _add(pending, z._node, z._slot, g)
         order = reachable(pending)

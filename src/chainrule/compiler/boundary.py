@@ -45,7 +45,7 @@ class WayBack:
         ]
         mark = len(tracer.graph.ops)
         self.upstream = [ir.Value(ir.Spec(t.shape, t.dtype)) for t in returned]
-        seeds = [make(Traced(tracer, value, None)) for value in self.upstream]  # type: ignore[arg-type]
+        seeds = [make(Traced(tracer, value)) for value in self.upstream]  # type: ignore[arg-type]
         found = _gradients(returned, candidates, seeds)
         pairs = [(b, g) for b, g in zip(candidates, found, strict=True) if g is not None]
         self.sources = [(b.input.value, finder(b)) for b, _ in pairs if b.input is not None]

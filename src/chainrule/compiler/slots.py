@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from chainrule.compiler.numbers import NumberDict, reading_methods
 from chainrule.compiler.traced import Traced
-from chainrule.graph import Value, program_tracer, state
+from chainrule.graph import Value, program_tracer, register_abstract, state
+from chainrule.tensor import Tensor
 
 if TYPE_CHECKING:
     from chainrule.compiler.trace import Tracer
@@ -28,9 +29,42 @@ binding_slot: Any = Value.__dict__["_binding"]
 
 _lock = threading.Lock()
 _tracing = 0
-
+_new = object.__new__
 
 array_of, put_array = array_slot.__get__, array_slot.__set__
+put_grad, put_node, put_index = grad_slot.__set__, node_slot.__set__, index_slot.__set__
+
+
+class Born(Tensor):
+    """A tensor that a trace has made: the tracer has no books on it, and need not be asked.
+
+    One that is assigned numbers that are known becomes an ordinary tensor, since those may outlive
+    the trace.
+    """
+
+    __slots__ = ()
+    __module__ = "chainrule"
+    _array, _grad, _node, _slot = array_slot, grad_slot, node_slot, index_slot
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_array" and type(value) is not Traced:
+            object.__setattr__(self, "__class__", Tensor)
+        object.__setattr__(self, name, value)
+
+
+Born.__name__ = Born.__qualname__ = "Tensor"
+
+
+def _make_born(array: Traced, node: Any, slot: int) -> Tensor:
+    tensor = _new(Born)
+    put_array(tensor, array)
+    put_node(tensor, node)
+    put_index(tensor, slot)
+    put_grad(tensor, None)
+    return tensor
+
+
+register_abstract(Traced, _make_born)
 
 
 def _watched_array() -> property:

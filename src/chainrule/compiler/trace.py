@@ -13,83 +13,36 @@ is over and the program has run. A trace that fails has therefore changed nothin
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from chainrule.compiler import ir
 from chainrule.compiler.guards import PLAIN, Object
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
+from chainrule.compiler.outside import ABSENT, Find, Outside, finder
 from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
 from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
-from chainrule.graph import Array, Deferred, Leaf, Node, Primitive, Spec, Value, make, structure
+from chainrule.graph import Array, Deferred, Primitive, Spec, Value, make, structure
 from chainrule.primitives.checks import check, placed
 
 _MOVING = frozenset({"alias", "broadcast_to", "cast", "flip", "permute", "reshape", "slice"})
 
-ABSENT: Any = object()
+HOUSE = "chainrule."
 
 
-class Outside:
-    """The tracer's books on a tensor that was there before the trace.
+class _OneLine:
+    """See `Tracer.at_one_line`."""
 
-    Attributes:
-        tensor: it.
-        place: how a call finds it: None (it is this very tensor), ("argument", n), (dict, key) of
-            an optimiser's state, ("grad", its owner's books), or ("random", generator).
-        input: its value on entry, an input of the graph; None if it was not read.
-        array: what it holds now.
-        node, index: where its gradient goes now.
-        grad: its gradient now; `ABSENT` if nobody asked or assigned.
-        had_grad: whether it had one on entry; None if nobody asked before assigning.
-        cut: whether it had a graph of its own, which ends at the compiled function's edge.
-    """
+    def __init__(self, tracer: Tracer):
+        self._tracer, self._before = tracer, tracer.line
 
-    __slots__ = (
-        "array", "cut", "entry", "grad", "had_grad", "index", "input", "needs_gradient", "node",
-        "place", "position", "tensor",
-    )  # fmt: skip
+    def __enter__(self) -> None:
+        if self._before is ABSENT:
+            self._tracer.line = users_line()
 
-    def __init__(self, tensor: Any, place: Any):
-        self.tensor = tensor
-        self.place = place
-        self.entry: Array = array_slot.__get__(tensor)
-        self.input: Traced | None = None
-        self.position = -1
-        self.array: Any = ABSENT
-        node = node_slot.__get__(tensor)
-        self.cut = isinstance(node, Node)
-        self.node: Any = None if node is None else Leaf(tensor)
-        self.index = 0
-        if isinstance(node, Leaf):
-            self.node.hooks = node.hooks
-        self.grad: Any = ABSENT
-        self.had_grad: bool | None = None
-        self.needs_gradient = self.node is not None
-
-    @property
-    def changed(self) -> bool:
-        return self.array is not ABSENT and self.array is not self.input
-
-
-Find = Callable[[Sequence[Any]], Any]
-"""Finds a tensor, given the tensors among the call's arguments."""
-
-
-def finder(books: Outside) -> Find:
-    """How a call finds a tensor from outside. (The books themselves are let go after the trace.)"""
-    place, tensor = books.place, books.tensor
-    if place is None:
-        return lambda leaves: tensor
-    kind, what = place
-    if kind == "argument":
-        return lambda leaves: leaves[what]
-    if kind == "random":
-        return lambda leaves: what._state
-    if kind == "grad":
-        owner = finder(what)
-        return lambda leaves: owner(leaves).grad
-    return lambda leaves: dict.__getitem__(kind, what)
+    def __exit__(self, *exception: object) -> None:
+        self._tracer.line = self._before
 
 
 class Tracer:
@@ -103,6 +56,8 @@ class Tracer:
         items: the dictionaries of optimisers that were looked into, as they were on entry.
         hoisted: entries of dictionaries that were made, as if they had been there before.
         touched: models and optimisers that took part. homes: the states of random generators.
+        layers: the modules that run. where, line: the innermost one's kind, and the user's line if
+            it is known to be the same for a while (None: there is none; `ABSENT`: look for it).
         effects: settings of modules that were changed; counted: numbers among them.
         probes: (value, function): to be looked at once, after the trace, in NumPy.
     """
@@ -122,6 +77,8 @@ class Tracer:
         self.homes: dict[int, tuple[Any, Any]] = {}
         self.probes: list[tuple[ir.Value, Any]] = []
         self.layers: list[Any] = []
+        self.line: Any = ABSENT
+        self.where = ""
         self.counted: list[str] = []
         self.effects: list[tuple[Any, str, Any]] = []
         self._settings: dict[int, tuple[Any, dict[str, Any]]] = {}
@@ -139,27 +96,35 @@ class Tracer:
         arrays = [x._array for x in inputs]
         if Traced not in map(type, arrays):
             return None
-        several = not isinstance(specs, Spec)
-        line = users_line()
+        line = users_line() if self.line is ABSENT or primitive is check else self.line
         if primitive is check:
             params = params | {"refuse": placed(params["refuse"], line, self.layers)}
-        op = ir.Op(
-            primitive, [self.value(array) for array in arrays], params,
-            specs if several else (specs,), line, self._where(),
-        )  # fmt: skip
+        values = [
+            a.value if type(a) is Traced and a.tracer is self else self.value(a) for a in arrays
+        ]
+        if type(specs) is Spec:
+            op = ir.Op(primitive, values, params, (specs,), line, self.where)
+            self.graph.ops.append(op)
+            return Traced(self, op.outputs[0])
+        op = ir.Op(primitive, values, params, specs, line, self.where)
         self.graph.ops.append(op)
-        results = tuple([Traced(self, z, line) for z in op.outputs])
-        return results if several else results[0]
+        return tuple([Traced(self, z) for z in op.outputs])
+
+    def at_one_line(self) -> _OneLine:
+        """Inside, all that is applied is of the user's line that is being run now.
+
+        To look for the line takes as long as to write an application down.
+        """
+        return _OneLine(self)
 
     def made(self, array: Array) -> None:
         """`graph.constant` tells of constants; here they are found when they are used."""
 
-    def _where(self) -> str:
-        return type(self.layers[-1]).__name__ if self.layers else ""
-
     def value(self, array: Any) -> ir.Value:
         """The graph's value of an array: of one that is known, a constant."""
         if type(array) is Traced:
+            if array.tracer is not self:
+                array._refuse()
             return array.value
         known = self._constants.get(id(array))
         if known is None:
@@ -222,7 +187,7 @@ class Tracer:
         """The tensor as an input of the graph."""
         if books.input is None:
             value = self.graph.input(Spec(books.entry.shape, books.entry.dtype))
-            books.input = Traced(self, value, None)
+            books.input = Traced(self, value)
             books.position = len(self.inputs)
             self.inputs.append(books)
         return books.input
@@ -320,7 +285,7 @@ class Tracer:
         if key not in self._scalars:
             value = self.graph.input(Spec((), dtype), self._name_of(position))
             self.inputs.append((position, dtype))
-            self._scalars[key] = Traced(self, value, None)
+            self._scalars[key] = Traced(self, value)
         return make(self._scalars[key])  # type: ignore[arg-type]
 
     def _name_of(self, position: int) -> str:
@@ -422,17 +387,31 @@ class Tracer:
                 if id(part) not in self._settings:
                     self._settings[id(part)] = (part, _settings(part))
 
-    def enter_layer(self, module: Any) -> None:
-        """A module begins: operations are known by the layer that they are of."""
+    def enter_layer(self, module: Any) -> Any:
+        """A module begins: operations are known by the layer that they are of.
+
+        Returns what `leave_layer` wants to be told.
+        """
         if not self.layers:
             self.touch(module)
         self.layers.append(module)
+        before = self.where, self.line
+        self.where = type(module).__name__
+        if module._hooks is not None or not type(module).__module__.startswith(HOUSE):
+            self.line = ABSENT
+        elif self.line is ABSENT:
+            self.line = users_line()
+        return before
 
-    def leave_layer(self) -> None:
+    def leave_layer(self, before: Any) -> None:
         self.layers.pop()
+        self.where, self.line = before
 
     def rebinds(self, tensor: Any) -> None:
         """A tensor is about to be assigned to; it is seen when that happens."""
+        array = array_slot.__get__(tensor)
+        if type(array) is Traced and array.tracer is not self:
+            array._refuse()
 
     def stateful(self, generator: Any) -> None:
         """A generator is about to be drawn from; its state is seen as any tensor is."""

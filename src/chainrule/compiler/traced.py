@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 class Traced:
     """In the place of an array whose numbers are not known: a shape, a dtype, a value."""
 
-    __slots__ = ("__weakref__", "dtype", "line", "shape", "tracer", "value")
+    __slots__ = ("__weakref__", "dtype", "shape", "tracer", "value")
 
-    def __init__(self, tracer: Tracer, value: ir.Value, line: str | None):
+    def __init__(self, tracer: Tracer, value: ir.Value):
         self.shape = value.shape
         self.dtype = value.dtype
         self.value = value
         self.tracer = tracer
-        self.line = line
 
     @property
     def ndim(self) -> int:
@@ -39,8 +38,9 @@ class Traced:
         self._refuse()
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        here = users_line()
-        made = f" (made at {self.line})" if self.line not in (None, here) else ""
+        here, op = users_line(), self.value.op
+        line = None if op is None else op.line
+        made = f" (made at {line})" if line not in (None, here) else ""
         if self.tracer.active:
             error = TraceError(
                 f"Python asks for the numbers of a tensor{made} while the function that computes "

@@ -80,8 +80,7 @@ class Module(Hooked):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, with the module's hooks around it. Errors name the layer by its path."""
         tracer = None if running.tracer is None else program_tracer()
-        if tracer is not None:
-            tracer.enter_layer(self)
+        before = None if tracer is None else tracer.enter_layer(self)
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -95,7 +94,7 @@ class Module(Hooked):
             raise
         finally:
             if tracer is not None:
-                tracer.leave_layer()
+                tracer.leave_layer(before)
 
     def _structure(self) -> Iterator[Any]:
         """What a compiled function depends on: the parts, their modes, hooks and plain settings."""

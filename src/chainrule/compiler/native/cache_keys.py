@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import json
+import marshal
 import os
 import pkgutil
 import struct
@@ -103,35 +104,68 @@ def decode(record: Any) -> Any:
     raise NotKept(f"a {kind}")
 
 
-def _digest_of(array: Array) -> str:
-    """Of the numbers; of one number that fills an array, once."""
-    if array.size and not any(array.strides):
-        array = array[(0,) * array.ndim]
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+def _digest_of(array: Array) -> bytes:
+    """Of the numbers; of what is repeated along an axis, once."""
+    if not array.size:
+        return b""
+    once = array[tuple([slice(1) if not step else slice(None) for step in array.strides])]
+    if once.nbytes <= 64:
+        return once.tobytes()
+    return hashlib.sha256(np.ascontiguousarray(once).data).digest()
+
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
+def _params(params: dict[str, Any]) -> list[Any]:
+    """Parameters in plain form: most are numbers, or tuples of numbers, and stay as they are."""
+    return [
+        (name, value)
+        if type(value) in _PLAIN or (type(value) is tuple and _PLAIN.issuperset(map(type, value)))
+        else (name, encode(value))
+        for name, value in params.items()
+        if name not in SPEECH
+    ]
 
 
 def describe(graph: Graph) -> list[Any]:
     """A graph in a form that is equal for graphs that compute the same in the same way.
 
-    Values are numbered in the order in which they appear; names and lines are left out.
+    Values are numbered in the order in which they appear; names and lines are left out, and what
+    the results of an operation are too, since its primitive, its inputs and its parameters say so.
+
+    Raises:
+        NotKept: if there is an operation without a lasting name.
     """
     number: dict[Value, int] = {}
-
-    def spec(value: Value) -> list[Any]:
+    for value in (*graph.inputs, *graph.constants):
         number[value] = len(number)
-        return [list(value.shape), value.dtype.str]
-
-    known = primitives()
-    inputs = [spec(x) for x in graph.inputs]
-    constants = [[*spec(x), _digest_of(array)] for x, array in graph.constants.items()]
-    ops = []
+    inputs = [(x.shape, x.dtype.str) for x in graph.inputs]
+    constants = [
+        (x.shape, x.dtype.str, array.strides, _digest_of(array))
+        for x, array in graph.constants.items()
+    ]
+    known, count = primitives(), len(number)
+    ops: list[Any] = []
     for op in graph.ops:
-        if known.get(op.name) is not op.primitive:
-            raise NotKept(f"the operation {op.name!r}")
-        params = {name: encode(x) for name, x in sorted(op.params.items()) if name not in SPEECH}
-        ops.append([op.name, [number[x] for x in op.inputs], params, [spec(z) for z in op.outputs]])
+        primitive, params = op.primitive, op.params
+        name = primitive.name
+        if known.get(name) is not primitive:
+            raise NotKept(f"the operation {name!r}")
+        ops.append(name)
+        ops.append([number[x] for x in op.inputs])
+        ops.append(_params(params) if params else None)
+        for z in op.outputs:
+            number[z] = count
+            count += 1
     outputs = [number[z] for z in graph.outputs]
     return [inputs, constants, ops, outputs, sorted(graph.updates.items())]
+
+
+_ROOMS = (
+    "compiler", "compiler/native", "compiler/passes", "primitives", "primitives/kernels",
+    "primitives/scalar",
+)  # fmt: skip
 
 
 @functools.cache
@@ -139,7 +173,7 @@ def _sources() -> list[list[Any]]:
     """Name, size and time of change of the files that say what is compiled, and how."""
     package = Path(__file__).parents[2]
     found = []
-    for room in ("compiler", "compiler/native", "compiler/passes", "primitives"):
+    for room in _ROOMS:
         for file in os.scandir(package / room):
             if file.name.endswith(".py"):
                 status = file.stat()
@@ -153,21 +187,37 @@ def _versions() -> list[Any]:
     llvmlite = require("llvmlite", extra="full")
     pointer = struct.calcsize("P")
     versions = [llvmlite.__version__, list(llvm.llvm_version_info), np.__version__]
-    return [*versions, sys.byteorder, pointer, sys.platform, _sources()]
+    python = list(sys.version_info[:2])
+    return [*versions, python, sys.byteorder, pointer, sys.platform, _sources()]
+
+
+@functools.cache
+def _context(target: Target, versions: str) -> bytes:
+    """What all keys for a target depend on."""
+    return json.dumps([versions, target.name, target.triple, target.cpu, target.features]).encode()
 
 
 def key(target: Target, *parts: Any) -> str:
-    """The digest of anything that JSON can hold, for a target, these versions and sources."""
-    chosen = [target.name, target.triple, target.cpu, target.features]
-    record = json.dumps([_versions(), chosen, *parts], separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(record.encode()).hexdigest()
+    """The digest of plain numbers, strings, bytes and lists, for a target, these versions and
+    sources.
+
+    Raises:
+        NotKept: for anything else.
+    """
+    try:
+        # This version of the format writes equal things equally, whoever else refers to them.
+        record = marshal.dumps(parts, 2)
+    except ValueError as error:
+        raise NotKept("something that is not plain") from error
+    versions = json.dumps(_versions(), separators=(",", ":"))
+    return hashlib.sha256(_context(target, versions) + record).hexdigest()
 
 
 def graph_key(graph: Graph, target: Target, options: Any = None) -> str | None:
     """The digest of a graph as it was traced; None if it holds what has no lasting name.
 
     Arguments:
-        options: whatever else decides how it is built, such that JSON can hold it.
+        options: whatever else decides how it is built, plain as in `key`.
     """
     try:
         return key(target, describe(graph), options)
