@@ -53,7 +53,7 @@ FEW = 8
 class Fusion:
     """Forming the groups of a graph, operation by operation."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, siblings: bool = False):
         self.graph = graph
         self.groups = Groups()
         self.home = self.groups.home
@@ -64,8 +64,25 @@ class Fusion:
             self._visit(op)
         for value in graph.outputs:
             self.demand(value)
+        if siblings:
+            self._join_siblings()
         for group in self.groups.groups.values():
             self._read_operands(group)
+
+    def _join_siblings(self) -> None:
+        """Let loops over the same elements that read the same values be one, if one is short.
+
+        That spares calls where a kernel is short; elsewhere it would only keep values for longer.
+        """
+        loops = [g for g in self.groups.groups.values() if g.first is None and g.reduced is None]
+        for group in loops:
+            if sum(op.name not in MOVEMENTS for op in group.ops) > CHEAP:
+                continue
+            for other in loops:
+                here = self.groups.groups.get(other.number) is other is not group
+                if here and self._mergeable(other, group) and other.reads() & group.reads():
+                    self.groups.merge(other, group)
+                    break
 
     def _read_operands(self, group: Group) -> None:
         """What a product reads from memory is not done again for what follows the product."""
@@ -351,11 +368,15 @@ class Fusion:
 # --- from groups to kernels -----------------------------------------------------------------------
 
 
-def kernels(graph: Graph, target: Target | None) -> list[Kernel]:
-    """The kernels of a graph."""
+def kernels(graph: Graph, target: Target | None, siblings: bool = False) -> list[Kernel]:
+    """The kernels of a graph.
+
+    Arguments:
+        siblings: kernels that read the same are one even if neither needs the other.
+    """
     if target is None:
         return [kernel for op in graph.ops for kernel in kernels_of(op, None, graph)]
-    fusion = Fusion(graph)
+    fusion = Fusion(graph, siblings)
     order = {op: i for i, op in enumerate(graph.ops)}
     reading = _outputs(fusion)
     made: list[Kernel] = []

@@ -173,7 +173,8 @@ def lower(op: Op, path: Collection[Op], graph: Graph, target: Target) -> list[Ke
     body = loop.body
     unique = list(dict.fromkeys(body.outputs))
     inner = Graph(body.inputs, body.constants, body.ops, unique, {}, body.name)
-    kernels = sort([part for k in fuse.kernels(inner, target) for part in k.settled({})])
+    found = fuse.kernels(inner, target, siblings=True)
+    kernels = sort([part for k in found for part in k.settled({})])
     same = {v for v in loop.fixed if loop.axes.get(v) is None}
     same.update(body.constants)
     before: list[Kernel] = []

@@ -17,10 +17,12 @@ from chainrule.compiler.body import BodyTracer, extract, needed, replay
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.dtypes import is_float
 from chainrule.graph import make
-from chainrule.primitives import movement
+from chainrule.primitives import elementwise, movement
 
 # Their results are cheaper to make again than to keep.
 _REMADE = (movement.reshape, movement.permute, movement.broadcast_to, movement.flip)
+_CHEAP = (elementwise.neg, elementwise.add, elementwise.sub, elementwise.mul)
+"""Likewise, if what they are made of is kept."""
 
 
 @dataclass
@@ -107,7 +109,13 @@ def _reads(
         elif op is not None or value in inputs:
             reads[value] = None
     order = {value: i for i, value in enumerate([*inputs, *made])}
-    return sorted(reads, key=order.__getitem__)
+    found = sorted(reads, key=order.__getitem__)
+    for value in reversed(found):  # 1 - z is made again from z
+        op = made.get(value)
+        if op is not None and op.primitive in _CHEAP:
+            if all(x in constants or (x in reads and x is not value) for x in op.inputs):
+                del reads[value]
+    return [value for value in found if value in reads]
 
 
 def reached(body: Graph, start: set[Value]) -> set[Value]:
