@@ -31,13 +31,22 @@ class Source:
         name: for messages.
     """
 
-    __slots__ = ("argument", "item", "name", "places")
+    __slots__ = ("_known", "argument", "item", "name", "places")
 
     def __init__(self, name: str, argument: int | None = None, item: int | None = None):
         self.name = name
         self.argument = argument
         self.item = item  # of a tuple, such as betas
         self.places: list[Place] = []
+        self._known: set[tuple[int, Any]] = set()
+
+    def add_place(self, numbers: Any, key: Any) -> None:
+        if not self.has_place(numbers, key):
+            self._known.add((id(numbers), key))
+            self.places.append((numbers, key))
+
+    def has_place(self, numbers: Any, key: Any) -> bool:
+        return (id(numbers), key) in self._known
 
 
 class Table:
@@ -277,7 +286,8 @@ class NumberDict(dict[Any, Any]):
     """A dictionary whose numbers are inputs of compiled functions, never constants of them.
 
     An optimiser keeps its hyperparameters and its state in such. Other values in it (tensors,
-    flags, names) belong to its structure: changing one counts `graph.structure.epoch` up.
+    flags, names), and which keys there are, belong to its structure: a change counts
+    `graph.structure.epoch` up.
     """
 
     __slots__ = ("made_by",)
@@ -291,7 +301,7 @@ class NumberDict(dict[Any, Any]):
         if state.tracer is not None and (tracer := _watcher(self)) is not None:
             tracer.write_item(self, key, value)
             return
-        if type(value) is not int and type(value) is not float:
+        if (type(value) is not int and type(value) is not float) or not dict.__contains__(self, key):
             structure.epoch += 1
         super().__setitem__(key, value)
 

@@ -20,6 +20,7 @@ from chainrule.compiler import ir
 from chainrule.compiler.guards import PLAIN, Object
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
 from chainrule.compiler.outside import ABSENT, Find, Outside, finder
+from chainrule.compiler.repeats import Updates
 from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
 from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
@@ -329,16 +330,27 @@ class Tracer:
 
     def _source(self, numbers: NumberDict, key: Any, value: Any, item: int | None = None) -> int:
         """The position of an entry. Equal entries of one name in states of parameters are one."""
-        shared = "params" not in self.items[id(numbers)][1]
-        name = str(key) if item is None else f"{key}[{item}]"
-        which = (key, item, type(value), value if shared else id(numbers), shared)
-        if which not in self._sources:
-            self._sources[which] = self.numbers.source(Source(name, item=item), value)
-        position = self._sources[which]
-        places = self.numbers.sources[position].places
-        if not any(d is numbers for d, _ in places):
-            places.append((numbers, key))
+        which = self._which(numbers, key, value, item)
+        position = self._sources.get(which)
+        if position is None:
+            name = str(key) if item is None else f"{key}[{item}]"
+            position = self._sources[which] = self.numbers.source(Source(name, item=item), value)
+        self.numbers.sources[position].add_place(numbers, key)
         return position
+
+    def _which(self, numbers: NumberDict, key: Any, value: Any, item: int | None = None) -> Any:
+        shared = "params" not in self.items[id(numbers)][1]
+        return key, item, type(value), value if shared else id(numbers), shared
+
+    def has_read(self, numbers: NumberDict, key: Any) -> bool:
+        """Whether the number that an entry was on entry has been read."""
+        which = self._which(numbers, key, self.items[id(numbers)][1][key])
+        position = self._sources.get(which)
+        return position is not None and self.numbers.sources[position].has_place(numbers, key)
+
+    def updates(self, optimizer: Any) -> Any:
+        """What stands in the place of `optimizer.update` for one step."""
+        return Updates(self, optimizer)
 
     def write_item(self, numbers: NumberDict, key: Any, value: Any) -> None:
         entry = self.items[id(numbers)][1]

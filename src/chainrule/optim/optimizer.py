@@ -146,8 +146,11 @@ class Optimizer:
         Returns:
             What the closure returned; None without one.
         """
+        update = self.update
         if state.tracer is not None and (tracer := program_tracer()) is not None:
             tracer.touch(self)
+            if tracer is state.tracer:
+                update = tracer.updates(self)
         loss = None
         if closure is not None:
             with enable_grad():
@@ -158,7 +161,7 @@ class Optimizer:
                 for p in group["params"]:
                     if (g := p.grad) is not None:
                         reached = True
-                        self.update(p, -g if group.get("maximize") else g, self.state[p], group)
+                        update(p, -g if group.get("maximize") else g, self.state[p], group)
         if not reached:
             self._warn_unreached()
         self._backwards = state.backwards
