@@ -202,9 +202,27 @@ class Symbol:
     __slots__ = ()
     kind: type
 
+    @property
+    def value(self) -> Any:
+        """The number now, which what is traced then depends on."""
+        raise NotImplementedError
+
     def tensor(self, dtype: DType) -> Tensor:
         """It as a tensor of shape ()."""
         raise NotImplementedError
+
+
+def told(x: Any) -> Any:
+    """A number, or nested tuples and lists of them, as plain numbers: see `Symbol.value`."""
+    if issubclass(type(x), Symbol):
+        return x.value
+    if type(x) in (tuple, list) and not all(map(_is_plain, x)):
+        return type(x)(map(told, x))
+    return x
+
+
+def _is_plain(x: Any) -> bool:
+    return not issubclass(type(x), Symbol | tuple | list)
 
 
 class Deferred:
@@ -353,9 +371,11 @@ def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
 
 def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
+    tracer = state.tracer
+    if tracer is not None and not all(map(_is_plain, params.values())):
+        params = {name: told(x) for name, x in params.items()}
     try:
         specs = primitive.infer(*inputs, **params)
-        tracer = state.tracer
         result = None if tracer is None else tracer.record(primitive, inputs, params, specs)
         if result is None:
             arrays = [x._array for x in inputs]

@@ -7,7 +7,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.errors import TraceError
+from chainrule.errors import ArgumentError, TraceError
 
 F = nn.functional
 backends = pytest.mark.parametrize("backend", ["numpy", "native"])
@@ -98,11 +98,102 @@ def test_bags_with_weights_and_frequencies(backend):
     )  # fmt: skip
 
 
-def test_bags_with_offsets_say_what_to_do():
-    table = cr.asarray(normal(5, 4))
-    f = cr.compile(lambda i, o: F.embedding_bag(i, table, o), backend="numpy")
-    with pytest.raises(TraceError, match="padding_idx"):
-        f(cr.asarray([0, 1, 2]), cr.asarray([0, 2]))
+@backends
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding_idx", [None, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_bags_with_offsets(backend, mode, padding_idx, last):
+    index, offsets = np.array([0, 1, 1, 2, 4, 4, 3, 1]), np.array([0, 3, 3, 4, 6])
+    table = np.round(normal(5, 4), 0 if mode == "max" else 3)  # with ties
+
+    def bags(table, index, offsets):
+        return F.embedding_bag(
+            index, table, offsets, mode=mode, padding_idx=padding_idx, include_last_offset=last
+        )
+
+    same(bags, backend, [table, index, offsets])
+    same(lambda table, index: bags(table, index, offsets), backend, [table, index])
+    table[1, 0] = np.nan  # argmax takes the first NaN for the largest
+    found = [f(*map(cr.asarray, (table, index, offsets))) for f in (cr.compile(bags), bags)]
+    np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+@backends
+def test_bags_with_offsets_weights_and_frequencies(backend):
+    index, offsets = np.array([0, 1, 1, 2, 4, 4, 3, 1]), np.array([0, 3, 3, 4])
+
+    def bags(table, index, offsets, w):
+        return F.embedding_bag(
+            index, table, offsets, mode="sum", per_sample_weights=w, scale_grad_by_freq=True
+        )
+
+    same(bags, backend, [normal(5, 4), index, offsets, normal(8, seed=1)])
+
+
+@backends
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 2, 1], [0, 4]])
+def test_offsets_of_bags_are_checked(backend, offsets):
+    table, index = cr.asarray(normal(5, 4)), cr.asarray([0, 1, 2])
+    f = cr.compile(lambda i, o: F.embedding_bag(i, table, o), backend=backend)
+    f(index, cr.asarray([0, 1, 3][: len(offsets)]))
+    with pytest.raises(ArgumentError, match=r"begin with 0 and rise to at most the 3.*\["):
+        f(index, cr.asarray(offsets))
+
+
+def test_shapes_that_depend_on_numbers_name_the_line_and_the_way_out():
+    x = cr.asarray(normal(4))
+    for function, name in (
+        (lambda x: x[x > 0], r"x\[mask\]"),
+        (lambda x: cr.nonzero(x), "nonzero"),
+        (lambda x: cr.unique_values(x), "unique_all"),
+        (lambda x: cr.repeat(x, cr.astype(x > 0, cr.int64)), "repeat"),
+    ):
+        with pytest.raises(TraceError, match=f"{name} returns depends on the numbers") as caught:
+            cr.compile(function)(x)
+        assert "cr.where(mask, x, 0)" in str(caught.value)
+        assert __file__ in str(caught.value)
+
+
+@backends
+def test_places_that_are_not_known(backend):
+    """An index of shape () is an integer wherever it is known."""
+
+    def read(x, i):
+        return x[i] * x[1:, i, None] + x[i, 1:].sum()
+
+    def written(x, i):
+        x = x * 1
+        x[i] = 2 * x[1]
+        x[0, i] = 7.0
+        return x
+
+    same(read, backend, [normal(4, 4), np.array(2)])
+    same(read, backend, [normal(4, 4), np.array(-3)])
+    same(written, backend, [normal(4, 4), np.array(-1)])
+    f = cr.compile(lambda x, i: x[i], backend=backend)
+    f(cr.zeros((3,)), cr.asarray(1))
+    with pytest.raises(IndexError, match="index 3 is out of bounds"):
+        f(cr.zeros((3,)), cr.asarray(3))
+
+
+@backends
+def test_packed_sequences_need_their_order(backend):
+    rnn = nn.utils.rnn
+    layer, x = nn.GRU(2, 3).double(), cr.asarray(normal(4, 3, 2))
+
+    def over(packed):
+        return rnn.pad_packed_sequence(layer(packed)[0])[0]
+
+    unsorted = rnn.pack_padded_sequence(x, [2, 4, 1], enforce_sorted=False)
+    f = cr.compile(over, backend=backend)
+    np.testing.assert_allclose(f(unsorted).detach(), over(unsorted).detach(), rtol=1e-12)
+    with pytest.raises(TraceError, match="enforce_sorted=False"):
+        f(rnn.pack_padded_sequence(x, [4, 2, 1]))
+    g = cr.compile(lambda x, n: over(rnn.pack_padded_sequence(x, n)), backend=backend)
+    for lengths in ([4, 2, 1], [3, 3, 2]):  # numbers among the arguments are compiled for
+        expected = over(rnn.pack_padded_sequence(x, lengths))
+        np.testing.assert_allclose(g(x, lengths).detach(), expected.detach(), rtol=1e-12)
+    assert g.traces == 2
 
 
 @backends

@@ -17,8 +17,10 @@ from chainrule.errors import (
     IndexingError,
     RangeError,
     ShapeError,
+    TraceError,
+    users_line,
 )
-from chainrule.graph import Leaf, Shape, Symbol, Value, constant, make, state
+from chainrule.graph import Leaf, Shape, Symbol, Value, constant, make, state, told
 from chainrule.primitives import elementwise as p
 from chainrule.primitives import movement
 
@@ -202,8 +204,23 @@ def is_known(x: Any) -> bool:
 
 
 def concrete(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """The array behind a tensor, for what depends on its values (`name`: what wants to know)."""
-    return as_tensor(x)._array
+    """The array behind a tensor, for what depends on its values.
+
+    Arguments:
+        name: what wants to know, for the message where a function is traced.
+    """
+    x = as_tensor(told(x))
+    if state.tracer is not None and not is_known(x):
+        error = TraceError(
+            f"what {name} returns depends on the numbers of a tensor, down to its shape, and they "
+            "are not known while a function is compiled or the body of a loop is traced. Keep the "
+            "shape and choose by a mask, cr.where(mask, x, 0) in place of x[mask], or between "
+            "functions by cr.cond; do this part outside, on what the compiled function takes or "
+            "returns; or run eagerly, without cr.compile or with CHAINRULE_COMPILE=0."
+        )
+        error.line = users_line()
+        raise error
+    return x._array
 
 
 __all__ = [

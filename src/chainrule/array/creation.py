@@ -88,9 +88,21 @@ def _from_sequence(obj: Any, wanted: DType | None, copy: bool | None) -> Any:
         from chainrule.array.manipulation import stack
 
         return stack([asarray(x, dtype=wanted) for x in obj])
-    typed = any(hasattr(t, "__array__") for t in types)
+    typed = any(hasattr(t, "__array__") and not issubclass(t, Symbol) for t in types)
     _no_copy_asked(copy, f"a {type(obj).__name__}")
+    if any(issubclass(t, Symbol) for t in types):
+        from chainrule.array.manipulation import stack
+
+        wanted = wanted or _from_numbers(_without_symbols(obj), None, typed).dtype
+        return stack([asarray(x, dtype=wanted) for x in obj])
     return make(_from_numbers(obj, wanted, typed))
+
+
+def _without_symbols(obj: Any) -> Any:
+    """The same nested sequence with some number of its kind in the place of each symbol."""
+    if isinstance(obj, list | tuple):
+        return [_without_symbols(x) for x in obj]
+    return obj.kind(1) if issubclass(type(obj), Symbol) else obj
 
 
 def _leaf_types(obj: Any) -> set[type]:

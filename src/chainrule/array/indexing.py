@@ -18,8 +18,10 @@ from chainrule.array._core import (
     SCALARS,
     as_tensor,
     broadcast_shape,
+    concrete,
     distinct,
     filled,
+    is_known,
     normalize_axis,
     to_dtype,
     to_shape,
@@ -65,7 +67,7 @@ def _entry(entry: Any) -> Any:
     if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
         return int(entry)
     if isinstance(entry, Value | np.ndarray) and not entry.ndim and entry.dtype.kind in "ui":
-        return int(np.asarray(entry))
+        return int(np.asarray(entry)) if is_known(entry) else entry
     if isinstance(entry, list | tuple) and not len(entry):
         return make(np.zeros(0, dtype=np.int64))
     try:
@@ -82,7 +84,7 @@ def _entry(entry: Any) -> Any:
     if index.ndim:
         return _Mask(index)
     # A mask without axes: a new axis of length 1 or 0.
-    return _NewAxisIndex(make(np.zeros(int(bool(index)), dtype=np.int64)))
+    return _NewAxisIndex(make(np.zeros(int(concrete(index, "x[mask]")), dtype=np.int64)))
 
 
 def _expanded(key: Any, shape: tuple[int, ...]) -> tuple[list[Any], bool | None]:
@@ -172,7 +174,7 @@ def _mask_indices(mask: Any, covered: tuple[int, ...]) -> tuple[Any, ...]:
             f"a mask of shape {mask.shape} cannot index axes of shape {covered}; they must be "
             "equal."
         )
-    return tuple(map(make, np.nonzero(mask._array)))
+    return tuple(map(make, np.nonzero(concrete(mask, "x[mask]"))))
 
 
 def _slice_bounds(entry: slice, n: int) -> tuple[int, int, int]:

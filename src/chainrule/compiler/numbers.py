@@ -15,8 +15,10 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from chainrule.dtypes import DType
-from chainrule.graph import Symbol, program_tracer, state, structure
+from chainrule.graph import Symbol, program_tracer, state, structure, told
 
 Place = tuple[Any, Any]  # a dictionary and a key
 
@@ -106,7 +108,6 @@ class Number(Symbol):
     """A number of a table, in the place of the Python number. See the head of this file."""
 
     __slots__ = ("_position", "_tracer")
-    __array_ufunc__ = None  # np.float64(2) * number must call Number.__rmul__
 
     def __init__(self, tracer: Any, position: int):
         self._tracer = tracer
@@ -122,6 +123,14 @@ class Number(Symbol):
 
     def tensor(self, dtype: DType) -> Any:
         return self._tracer.scalar(self._position, dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self.value, dtype=dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """NumPy's functions are told the number."""
+        kwargs = {name: told(x) for name, x in kwargs.items()}
+        return getattr(ufunc, method)(*[told(x) for x in inputs], **kwargs)
 
     def __float__(self) -> float:
         return float(self.value)
@@ -301,7 +310,9 @@ class NumberDict(dict[Any, Any]):
         if state.tracer is not None and (tracer := _watcher(self)) is not None:
             tracer.write_item(self, key, value)
             return
-        if (type(value) is not int and type(value) is not float) or not dict.__contains__(self, key):
+        if (type(value) is not int and type(value) is not float) or not dict.__contains__(
+            self, key
+        ):
             structure.epoch += 1
         super().__setitem__(key, value)
 

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from chainrule import array as xp
-from chainrule.array._core import as_tensor
-from chainrule.errors import ArgumentError, ArgumentTypeError, ShapeError
+from chainrule.array._core import as_tensor, is_known
+from chainrule.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ShapeError,
+    TraceError,
+    users_line,
+)
 from chainrule.nn.functional._checks import lengths as as_lengths
 
 if TYPE_CHECKING:
@@ -159,7 +165,17 @@ def sequences_in(sequence: PackedSequence) -> int:
     """How many sequences are packed: all of them reach the first step."""
     if sequence.sorted_indices is not None:
         return sequence.sorted_indices.shape[0]
-    return int(sequence.batch_sizes[0]) if sequence.batch_sizes.shape[0] else 0
+    if not sequence.batch_sizes.shape[0]:
+        return 0
+    if not is_known(sequence.batch_sizes):
+        error = TraceError(
+            "how many sequences are packed stands in batch_sizes[0] alone, which is not known "
+            "while a function is compiled; pack them with enforce_sorted=False, and their order "
+            "says it too."
+        )
+        error.line = users_line()
+        raise error
+    return int(sequence.batch_sizes[0])
 
 
 def pad_packed_sequence(

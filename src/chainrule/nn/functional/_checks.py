@@ -22,7 +22,7 @@ from chainrule.errors import (
     unknown_name,
     warn_at_users_line,
 )
-from chainrule.graph import program_tracer, state
+from chainrule.graph import program_tracer, state, told
 from chainrule.primitives.checks import check, passing
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -178,6 +178,26 @@ def check_indices(name: str, index: Any, n: int, of: str, fix: str) -> None:
 
 
 @dataclass(frozen=True)
+class _BadOffsets:
+    """The error for the ends of bags that do not follow each other."""
+
+    n: int
+
+    def __call__(self, steps: Any) -> Exception:
+        edges = np.cumsum(steps[::-1])[::-1]
+        return ArgumentError(
+            f"embedding_bag takes offsets that begin with 0 and rise to at most the {self.n} "
+            f"indices there are, got bags that begin and end at {(self.n - edges[1:]).tolist()}."
+        )
+
+
+def check_offsets(edges: Any, n: int) -> None:
+    """Refuse edges of bags that do not begin with 0, fall, or go beyond the n indices."""
+    steps = xp.concat([-xp.abs(edges[:1]), edges[1:] - edges[:-1], n - edges[-1:]])
+    check(steps, low=0, high=np.inf, ignore=None, nan=True, refuse=_BadOffsets(n))
+
+
+@dataclass(frozen=True)
 class _OutOfRange:
     """The error for elements of which one is outside a range."""
 
@@ -267,6 +287,6 @@ def look_once(x: Any, look: Callable[[Any], None], makers: frozenset[str]) -> No
 
 def lengths(name: str, what: str, x: Any) -> np.ndarray[Any, Any]:
     """A tuple, list or tensor of lengths as a NumPy array of int64."""
-    tensor = as_tensor(x)
+    tensor = as_tensor(told(x))
     check_integers(name, what, tensor)
     return np.asarray(concrete(tensor, name), dtype=np.int64)

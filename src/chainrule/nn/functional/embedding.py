@@ -16,11 +16,10 @@ from chainrule.errors import (
     GradError,
     IndexingError,
     ShapeError,
-    TraceError,
     unknown_name,
 )
 from chainrule.graph import make
-from chainrule.nn.functional._checks import check_indices, check_integers
+from chainrule.nn.functional._checks import check_indices, check_integers, check_offsets
 from chainrule.nn.functional.distance import p_norm
 from chainrule.primitives.indexing import gather, scatter_add
 
@@ -148,8 +147,8 @@ def embedding(
 # --- bags -----------------------------------------------------------------------------------------
 
 
-def _bags(index: Any, offsets: Any, include_last_offset: bool) -> tuple[Any, np.ndarray[Any, Any]]:
-    """The indices in one line, and where each bag begins and the last one ends."""
+def _edges(index: Any, offsets: Any, include_last_offset: bool) -> Any:
+    """Where each bag begins and the last one ends, of an input that is one line."""
     if index.ndim == 2:
         if offsets is not None:
             raise ArgumentError(
@@ -157,7 +156,7 @@ def _bags(index: Any, offsets: Any, include_last_offset: bool) -> tuple[Any, np.
                 "of two axes is a bag."
             )
         bags, length = index.shape
-        return xp.reshape(index, (index.size,)), np.arange(bags + 1) * length
+        return xp.arange(bags + 1) * length
     if index.ndim != 1 or offsets is None:
         raise ShapeError(
             "embedding_bag takes an input (B, L), each row a bag, or an input (n,) with offsets "
@@ -168,17 +167,12 @@ def _bags(index: Any, offsets: Any, include_last_offset: bool) -> tuple[Any, np.
     check_integers("embedding_bag", "offsets", starts)
     if starts.ndim != 1:
         raise ShapeError(f"embedding_bag takes offsets of one axis, got shape {starts.shape}.")
-    edges = np.asarray(concrete(starts, "embedding_bag"), dtype=np.int64)
-    if not include_last_offset:
-        edges = np.append(edges, index.size)
-    elif edges.size == 0:
+    if include_last_offset and not starts.size:
         raise ArgumentError("embedding_bag with include_last_offset needs at least one offset.")
-    if edges[0] != 0 or (np.diff(edges) < 0).any() or edges[-1] > index.size:
-        raise ArgumentError(
-            f"embedding_bag takes offsets that begin with 0 and rise to at most the {index.size} "
-            f"indices there are, got {starts.tolist()}."
-        )
-    return index[: int(edges[-1])], edges
+    starts = xp.astype(starts, np.int64)
+    edges = starts if include_last_offset else xp.concat([starts, xp.asarray([index.size])])
+    check_offsets(edges, index.size)
+    return edges
 
 
 def embedding_bag(
@@ -215,11 +209,19 @@ def embedding_bag(
             )
     if max_norm is not None:
         _renormalize(table, index, max_norm, norm_type)
-    if not is_known(index) or not (offsets is None or is_known(offsets)):
-        weights = per_sample_weights
-        return _traced_bags(index, table, offsets, mode, weights, padding_idx, scale_grad_by_freq)
-    line, edges = _bags(index, offsets, include_last_offset)
-    bag = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    edges = _edges(index, offsets, include_last_offset)
+    if not (is_known(index) and is_known(edges)):
+        traced = _traced_rows if index.ndim == 2 else _traced_bags
+        rows = take(table, index, axis=0)
+        if scale_grad_by_freq:
+            rows = _by_frequency(rows, index, table.shape[0])
+        if per_sample_weights is not None:
+            rows = rows * xp.expand_dims(per_sample_weights, axis=-1)
+        kept = xp.ones(index.shape, dtype=bool) if padding_idx is None else index != padding_idx
+        return traced(rows, kept, edges, mode)
+    ends = concrete(edges, "embedding_bag")
+    line = xp.reshape(index, (index.size,))[: int(ends[-1])]
+    bag = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
     if per_sample_weights is not None:
         per_sample_weights = xp.reshape(per_sample_weights, (index.size,))[: line.size]
     if padding_idx is not None:
@@ -232,33 +234,42 @@ def embedding_bag(
         rows = _by_frequency(rows, line, table.shape[0])
     if per_sample_weights is not None:
         rows = rows * xp.expand_dims(per_sample_weights, axis=-1)
-    return _pooled(rows, bag, len(edges) - 1, mode)
+    return _pooled(rows, bag, len(ends) - 1, mode)
 
 
-def _traced_bags(
-    index: Any, table: Any, offsets: Any, mode: str, weights: Any, padding_idx: int | None,
-    by_frequency: bool,
-) -> Any:  # fmt: skip
-    """`embedding_bag` of rows of equal length, whose indices are not known yet."""
-    if index.ndim != 2 or offsets is not None:
-        raise TraceError(
-            "embedding_bag with offsets cannot be compiled, because the sizes of the bags depend "
-            "on their values; pass an input (B, L) of equal bags, filled up with padding_idx."
-        )
-    rows = take(table, index, axis=0)
-    if by_frequency:
-        rows = _by_frequency(rows, index, table.shape[0])
-    if weights is not None:
-        rows = rows * xp.expand_dims(weights, axis=-1)
-    kept = xp.ones(index.shape, dtype=bool) if padding_idx is None else index != padding_idx
+def _traced_rows(rows: Any, kept: Any, edges: Any, mode: str) -> Any:
+    """Bags of equal length whose numbers are not known yet: rows (B, L, D), kept (B, L)."""
     inside = xp.expand_dims(kept, axis=-1)
     count = xp.astype(xp.sum(xp.astype(inside, rows.dtype), axis=1), rows.dtype)
     if mode == "max":
+        if not rows.shape[1]:
+            return xp.zeros((rows.shape[0], rows.shape[2]), dtype=rows.dtype)
         first = xp.argmax(xp.where(inside, rows, -math.inf), axis=1, keepdims=True)
         largest = xp.take_along_axis(rows, first, axis=1)[:, 0]
         return xp.where(count > 0, largest, 0)
     total = xp.sum(xp.where(inside, rows, 0), axis=1)
     return total if mode == "sum" else total / xp.maximum(count, 1)
+
+
+def _traced_bags(rows: Any, kept: Any, edges: Any, mode: str) -> Any:
+    """Bags (B) in one line whose numbers are not known yet: rows (n, D), kept (n), edges (B+1)."""
+    bags, n = edges.shape[0] - 1, rows.shape[0]
+    bag = xp.searchsorted(edges, xp.arange(n), side="right") - 1
+    bag = xp.where(kept, bag, bags)  # what is in no bag goes to one more, behind the last
+    counts = scatter_add(xp.ones((n,), dtype=np.int64), bag, length=bags + 1)
+    if mode != "max":
+        total = scatter_add(rows, bag, length=bags + 1)[:bags]
+        if mode == "sum":
+            return total
+        return total / xp.astype(xp.maximum(counts[:bags, None], 1), rows.dtype)
+    if not (n and rows.shape[1]):
+        return xp.zeros((bags, rows.shape[1]), dtype=rows.dtype)
+    # Sorted by bag, in each bag and column by falling value: the first is the largest.
+    order = xp.argsort(rows.detach(), axis=0, descending=True)
+    order = xp.take_along_axis(order, xp.argsort(take(bag, order, axis=0), axis=0), axis=0)
+    first = xp.minimum((xp.cumulative_sum(counts) - counts)[:bags], n - 1)
+    largest = xp.take_along_axis(rows, take(order, first, axis=0), axis=0)
+    return xp.where(counts[:bags, None] > 0, largest, 0)
 
 
 def _pooled(rows: Any, bag: np.ndarray[Any, Any], bags: int, mode: str) -> Any:
