@@ -1,31 +1,22 @@
-"""The benchmark: workloads, processes, arithmetic of the report, and the command."""
+"""The benchmark: workloads, processes, arithmetic of the report."""
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
+from bench_records import record
 
 from chainrule import bench
-from chainrule.bench import ours, report, run, workloads
-from chainrule.cli.entry import run as main
+from chainrule.bench import losses, ours, products, report, run, studies, worker, workloads
 from chainrule.errors import ArgumentError, ChainruleError
-
-
-def record(name: str, ours: float, **peers: float) -> dict:
-    times = {"chainrule compiled": ours, **{k.replace("_", " "): v for k, v in peers.items()}}
-    found = {
-        k: run.worker_record([v] * 3, 2**20) | {"cold": 1.0, "distance": 1e-6}
-        for k, v in times.items()
-    }
-    return {"workload": name, "what": "", "failed": {}, "contestants": found}
 
 
 def test_ratio_is_the_fastest_peers_time_over_ours():
     found = record("lenet", 2e-3, torch_eager=6e-3, jax_jit=5e-3)
     assert report.fastest_peer(found)[0] == "jax jit"
+    assert report.fastest_peer(found, "torch")[0] == "torch eager"
     assert report.ratio(found) == pytest.approx(2.5)
     assert report.ratio(record("lenet", 2e-3)) is None
 
@@ -40,17 +31,20 @@ def test_products_count_as_one_row_in_the_mean():
     assert means["all rows"] == pytest.approx(math.sqrt(4 * 1))
 
 
-def test_page_shows_losing_rows_and_failures():
-    losing = record("lenet", 4e-3, jax_jit=1e-3)
-    losing["failed"]["torch eager"] = "ImportError: no torch"
-    made = {
-        "records": [losing], "command": "chainrule bench lenet", "date": "2026-01-01",
-        "machine": "m", "versions": {"jax": "1"},
-        "settings": {"threads": 2, "rounds": 1, "seconds": 0.1, "burn": False},
-    }  # fmt: skip
-    text = bench.page(made)
-    assert "| lenet | 4 ms | 1 ms (jax jit) | 0.25 | 2.5 |" in text
-    assert "torch eager: ImportError" in text
+def test_peers_that_are_far_slower_than_expected_are_marked():
+    expected = bench.WORKLOADS["lenet"].expected[1]
+    slow = record("lenet", 1e-3, torch_eager=1.26 * expected, torch_compiled=9.0, jax_jit=1e-9)
+    fair = record("lenet", 1e-3, torch_eager=9.0, torch_compiled=1.24 * expected)
+    unknown = record("mlp-wide", 1e-3, torch_eager=1.0)
+    marks = [row[1:] for row in report.peer_rows([slow, fair, unknown])]
+    assert [row[0] for row in marks] == ["torch eager", "torch compiled"]
+    assert [row[3:] for row in marks] == [("1.26", "more than 25 % slower"), ("1.24", "")]
+
+
+def test_the_leanest_peer_is_the_one_with_the_smallest_peak():
+    found = record("lenet", 1.0, torch_eager=1.0, jax_jit=2.0)
+    found["contestants"]["jax jit"]["peak"] = 2**19
+    assert report.mebibytes(found) == ("1 MiB", "0 MiB (jax jit)")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +52,39 @@ def test_page_shows_losing_rows_and_failures():
 )
 def test_times_come_in_the_unit_that_suits_them(value, text):
     assert report.seconds(value) == text
+
+
+def test_growth_is_told_from_row_to_row():
+    rows = studies.study_rows(
+        [record(name, t) | {"label": f"{name} {t}"} for name, t in (("lenet", 1), ("lenet", 4))]
+        + [record("gru", 8) | {"label": "gru"}]
+    )
+    assert [row[2] for row in rows] == ["-", "4.00", "-"]
+
+
+def test_speedup_and_slowdown():
+    one, two = (record("lenet", t, jax_jit=3.0) for t in (2.0, 1.0))
+    named = [one | {"label": "lenet, 1 thread(s)"}, two | {"label": "lenet, 2 thread(s)"}]
+    assert [row[1::3] for row in studies.speedups(named)] == [
+        ("chainrule compiled", "2.00"), ("jax jit", "1.00"),
+    ]  # fmt: skip
+    busy = record("lenet", 3.0, jax_jit=30.0, torch_eager=24.0)["contestants"]
+    alone = record("lenet", 1.0, jax_jit=2.0, torch_eager=12.0)["contestants"]
+    study = [{"label": "lenet", "alone": alone, "beside": busy}]
+    assert studies.contention_rows(study) == [
+        ("lenet", "3 s", "3.00", "24 s (torch eager)", "2.00", "8.00")
+    ]
+    assert ("lenet", "jax jit", "2 s", "30 s", "15.00") in studies.slowdowns(study)
+
+
+def test_distances_above_the_limit_are_counted():
+    records = [
+        {"workload": "lenet", "distances": {"a": far, "b": 1e-7}} for far in (1e-6, 2e-4, 3e-1)
+    ]
+    assert losses.rows(records) == [
+        ("lenet", "a", "3", "2", "2.0e-04", "3.0e-01"),
+        ("lenet", "b", "3", "0", "1.0e-07", "1.0e-07"),
+    ]  # fmt: skip
 
 
 def test_batches_are_the_same_for_every_contestant():
@@ -75,6 +102,13 @@ def test_products_multiply(layout):
     expected = (a.T if layout == "TN" else a) @ (b.T if layout == "NT" else b)
     step = ours.step_of(workload, {}, "float32", "eager")
     assert np.allclose(step().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_products_share_is_of_what_one_core_reaches():
+    found = products.best((256, 256, 256), "NT", 1)
+    assert 1e8 < found["flops"] < 1.5 * found["peak"]
+    (row,) = products.rows([{"label": "gemm-256-NT", "layout": "NT", "flops": 1e9, "peak": 2e9}])
+    assert row == ("256", "NT", "1", "2", "50%")
 
 
 @pytest.mark.parametrize("name", ["mlp-digits", "lenet", "lstm", "gru"])
@@ -100,28 +134,28 @@ def test_unknown_names_are_refused():
         run.installed(("mxnet",))
 
 
-def test_the_command_measures_and_writes(tmp_path, capsys):
-    made, page = tmp_path / "run.json", tmp_path / "page.md"
-    arguments = ["bench", "gemm-32x784x16-NN", "mlp-digits", "--peers", "numpy", "--rounds", "1"]
-    code = main([*arguments, "--seconds", "0.01", "--json", str(made), "--page", str(page)])
-    assert code == 0
-    records = json.loads(made.read_text())["records"]
-    assert set(records[0]["contestants"]) == {"chainrule compiled", "numpy matmul"}
-    steps = records[1]["contestants"]["chainrule compiled"]
-    assert steps["falls"]
-    assert steps["distance"] < 1e-4
-    assert steps["peak"] > 2**20
-    assert "gemm-32x784x16-NN" in page.read_text()
+def test_slow_steps_end_a_run_early():
+    import time
 
-
-def test_wrong_numbers_end_in_a_sentence(capsys):
-    assert main(["bench", "lenet", "--rounds", "0"]) == 2
-    assert "rounds" in capsys.readouterr().err
+    contestant = worker.Contestant(1, "numpy")
+    contestant.step = lambda: time.sleep(0.05)
+    assert len(contestant.run({"run": 0.005})["times"]) == 1
+    assert len(contestant.run({"run": 0.02})["times"]) >= 3
 
 
 def test_a_contestant_that_dies_is_reported():
-    worker = run.Worker("chainrule", "compiled", 1)
-    worker.process.kill()
-    worker.process.wait()
-    assert "ended" in worker.ask(run=0.1)["error"]
-    worker.close()
+    one = run.Worker("chainrule", "compiled", 1)
+    one.process.kill()
+    one.process.wait()
+    assert "ended" in one.ask(run=0.1)["error"]
+    one.close()
+
+
+def test_peers_keep_their_memory():
+    one = run.Worker("numpy", "matmul", 1)
+    try:
+        assert one.ready()["imported"] > 0
+        assert one.ask(run=0.1)["error"].startswith("AttributeError")  # nothing was built
+    finally:
+        one.close()
+    assert set(run.ENVIRONMENT) == {"torch", "jax"}

@@ -2,12 +2,12 @@
 
 Each contestant lives in a process of its own, pinned to the same processors and given the same
 weights and batches (`worker`); the parent lets them run in turn, round after round, so that a
-machine that slows down slows all of them (`run`); what comes out is a table, JSON, and a page
-(`report`). Peers are optional: those that are not installed are left out and named.
+machine that slows down slows all of them (`run`). The rows and the studies (`sections`) become
+tables, JSON, and a page (`page`). Peers are optional: those that are not installed are left out.
 """
 
-from chainrule.bench.report import page, rows, summary
 from chainrule.bench.run import Settings, measure
+from chainrule.bench.sections import SECTIONS
 from chainrule.bench.workloads import WORKLOADS, Workload
 
-__all__ = ["WORKLOADS", "Settings", "Workload", "measure", "page", "rows", "summary"]
+__all__ = ["SECTIONS", "WORKLOADS", "Settings", "Workload", "measure"]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chainrule.bench.run import Settings, Worker, contestants, installed, weights_of
+from chainrule.bench.run import Say, Settings, Worker, contestants, quiet, weights_of
 from chainrule.bench.workloads import WORKLOADS, Workload
 
 COLUMNS = ("contestant", "test accuracy", "training", "first epoch", "ratio to chainrule")
@@ -50,28 +50,31 @@ def train(module: Any, workload: Workload, weights: Any, request: dict[str, Any]
 
 
 def race(
-    settings: Settings, epochs: int = 5, seeds: int = 1, say: Callable[[str], None] = print
+    settings: Settings, say: Say = quiet, epochs: int = 5, seeds: int = 1
 ) -> list[dict[str, Any]]:
     """Let all contestants train, one after another; a record for each and each seed."""
     workload, records = WORKLOADS["lenet"], []
+    mnist()  # fetched and found whole, before a clock runs
     with tempfile.TemporaryDirectory() as folder:
         weights = weights_of(workload, Path(folder))
         for seed in range(seeds):
-            for contestant, variant in contestants(workload, installed(settings.peers)):
+            for contestant, variant in contestants(workload, settings):
                 worker = Worker(contestant, variant, settings.threads)
                 try:
                     say(f"{worker.name}: {epochs} epochs, seed {seed}")
                     answer = worker.ask(
-                        race=workload.name, contestant=contestant, variant=variant,
-                        threads=settings.threads, weights=weights, epochs=epochs, seed=seed,
+                        race=workload.name, variant=variant, weights=weights, epochs=epochs,
+                        seed=seed,
                     )  # fmt: skip
                 finally:
                     worker.close()
-                records.append({"contestant": worker.name, "seed": seed, **answer})
+                records.append(
+                    {"label": f"{worker.name}, seed {seed}", "contestant": worker.name} | answer
+                )
     return records
 
 
-def race_rows(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def race_rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """A row for each contestant: means over the seeds."""
     names = list(dict.fromkeys(r["contestant"] for r in records))
     mean = {

@@ -1,21 +1,34 @@
-"""What a run of the benchmark says: rows of a table, a summary, and a page of Markdown."""
+"""What a run of the benchmark says: rows of tables and a summary."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 from chainrule.bench.workloads import WORKLOADS
 
 OURS = "chainrule compiled"
-COLUMNS = ("workload", "chainrule", "fastest peer", "ratio", "target", "first call", "peak memory")
+COLUMNS = (
+    "workload", "chainrule", "fastest peer", "ratio", "target", "first call", "peak memory",
+    "leanest peer",
+)  # fmt: skip
+CONTESTANT_COLUMNS = (
+    "workload", "contestant", "median", "minimum", "p90", "first call", "peak memory",
+    "losses from float64",
+)  # fmt: skip
+PEER_COLUMNS = ("workload", "peer", "measured", "expected", "measured / expected", "")
+SLOW = 1.25
+"""A peer that takes so many times as long as expected is set up wrongly, and no win counts."""
 
 
-def fastest_peer(record: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The peer with the smallest median, and what was measured of it."""
-    peers = [(k, v) for k, v in record["contestants"].items() if not k.startswith("chainrule")]
+def fastest_peer(record: dict[str, Any], of: str = "") -> tuple[str, dict[str, Any]] | None:
+    """The peer (of that library) with the smallest median, and what was measured of it."""
+    peers = [
+        (k, v)
+        for k, v in record["contestants"].items()
+        if not k.startswith("chainrule") and k.startswith(of)
+    ]
     return min(peers, key=lambda kv: kv[1]["median"], default=None)
 
 
@@ -33,6 +46,19 @@ def seconds(x: float) -> str:
     return f"{x * 1e9:.3g} ns"
 
 
+def mebibytes(record: dict[str, Any]) -> tuple[str, str]:
+    """Our peak of memory, and that of the peer with the smallest."""
+    ours = record["contestants"].get(OURS)
+    peers = [
+        (v["peak"], k) for k, v in record["contestants"].items() if not k.startswith("chainrule")
+    ]
+    least = min(peers, default=None)
+    return (
+        f"{ours['peak'] / 2**20:.0f} MiB" if ours else "-",
+        f"{least[0] / 2**20:.0f} MiB ({least[1]})" if least else "-",
+    )
+
+
 def row(record: dict[str, Any]) -> tuple[str, ...]:
     ours, peer = record["contestants"].get(OURS), fastest_peer(record)
     found = ratio(record)
@@ -43,12 +69,47 @@ def row(record: dict[str, Any]) -> tuple[str, ...]:
         f"{found:.2f}" if found else "-",
         f"{WORKLOADS[record['workload']].target:g}",
         seconds(ours["cold"]) if ours else "-",
-        f"{ours['peak'] / 2**20:.0f} MiB" if ours else "-",
+        *mebibytes(record),
     )
 
 
 def rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [row(record) for record in records]
+
+
+def contestant_rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Every contestant of every row."""
+    lines = []
+    for record in records:
+        for name, found in record["contestants"].items():
+            distance = found.get("distance")
+            lines.append(
+                (
+                    record["workload"], name, seconds(found["median"]), seconds(found["minimum"]),
+                    seconds(found["p90"]), seconds(found["cold"]),
+                    f"{found['peak'] / 2**20:.0f} MiB",
+                    "-" if distance is None or math.isnan(distance) else f"{distance:.1e}",
+                )
+            )  # fmt: skip
+    return lines
+
+
+def peer_rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Peers beside what they are expected to take; those that are far slower are marked."""
+    lines = []
+    for record in records:
+        expected = WORKLOADS[record["workload"]].expected
+        found = fastest_peer(record, expected[0]) if expected else None
+        if expected and found:
+            off = found[1]["median"] / expected[1]
+            lines.append(
+                (
+                    record["workload"], found[0], seconds(found[1]["median"]),
+                    seconds(expected[1]), f"{off:.2f}",
+                    "more than 25 % slower" if off > SLOW else "",
+                )
+            )  # fmt: skip
+    return lines
 
 
 def geometric_mean(numbers: Sequence[float]) -> float:
@@ -67,67 +128,3 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     if means:
         means["all rows"] = geometric_mean(list(means.values()))
     return means
-
-
-def _markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns),
-                                                                 *lines])  # fmt: skip
-
-
-def page(run: dict[str, Any]) -> str:
-    """The page `docs/benchmarks.md`: every row of a run, the losing ones like the others."""
-    records, how = run["records"], run["settings"]
-    parts = [
-        "# Benchmarks",
-        f"Made by `{run['command']}` on {run['date']}: {run['machine']}, {how['threads']} "
-        f"thread(s), {how['rounds']} rounds of {how['seconds']} s for each contestant in turn"
-        + (", with another process keeping one processor busy" if how["burn"] else "")
-        + ". Ratio = median time of the fastest peer over ours; above 1 chainrule is faster. "
-        "Every contestant starts from the same weights, takes the same batch, and lives in a "
-        "process of its own.",
-        "Contestants: " + ", ".join(f"{k} {v}" for k, v in run["versions"].items()) + ".",
-        _markdown(COLUMNS, rows(records)),
-        "## Geometric means",
-        _markdown(("rows", "ratio"), [(k, f"{v:.2f}") for k, v in summary(records).items()]),
-        "## Every contestant",
-        _markdown(
-            ("workload", "contestant", "median", "minimum", "p90", "first call", "peak memory",
-             "losses from float64"),
-            [line for record in records for line in _contestants(record)],
-        ),
-    ]  # fmt: skip
-    failed = [
-        f"- {record['workload']}, {name}: {why}"
-        for record in records
-        for name, why in record["failed"].items()
-    ]
-    if failed:
-        parts += ["## Did not run", "\n".join(failed)]
-    parts += ["## How to repeat", f"```\n{run['command']}\n```"]
-    return "\n\n".join(parts) + "\n"
-
-
-def _contestants(record: dict[str, Any]) -> list[tuple[str, ...]]:
-    lines = []
-    for name, found in record["contestants"].items():
-        distance = found.get("distance")
-        lines.append(
-            (
-                record["workload"], name, seconds(found["median"]), seconds(found["minimum"]),
-                seconds(found["p90"]), seconds(found["cold"]), f"{found['peak'] / 2**20:.0f} MiB",
-                "-" if distance is None or math.isnan(distance) else f"{distance:.1e}",
-            )
-        )  # fmt: skip
-    return lines
-
-
-def machine() -> str:
-    """The processor, as the operating system names it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")]
-    except OSError:
-        names = []
-    return (
-        f"{names[0] if names else platform.processor() or platform.machine()}, {platform.system()}"
-    )

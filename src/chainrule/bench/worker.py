@@ -1,11 +1,15 @@
-"""One contestant in a process of its own: `python -m chainrule.bench.worker`.
+"""One contestant in a process of its own: `python -m chainrule.bench.worker THREADS CONTESTANT`.
 
-It reads requests from its standard input, a JSON object on each line, and answers each with one:
+It says what its imports took, then reads requests from its standard input, a JSON object on each
+line, and answers each with one:
 
-    {"build": "lenet", "contestant": "torch", "variant": "eager", ...} -> {"cold": seconds}
+    -> {"imported": seconds}
+    {"build": "lenet", "variant": "eager", ...} -> {"cold": seconds, "call": seconds}
     {"losses": 20}     -> {"losses": [...]}
-    {"race": "lenet", "epochs": 5, ...} -> {"accuracy": ..., "seconds": ...}
     {"run": 0.3}       -> {"times": [seconds of each step], "peak": bytes}
+    {"race": "lenet", "epochs": 5, ...} -> {"accuracy": ..., "seconds": ...}
+    {"overhead": 30}   -> {"times": [seconds of each call]}
+    {"product": [256, 256, 256], "layout": "NN"} -> {"flops": a second, "peak": a second}
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from typing import Any
 MODULES = {
     "chainrule": "ours", "torch": "with_torch", "jax": "with_jax", "numpy": "with_numpy",
 }  # fmt: skip
+PATIENCE = 8
+"""A run of slow steps ends early when it has taken so many times as long as it was meant to."""
 
 
 def limit_threads(threads: int) -> None:
@@ -51,30 +57,32 @@ class Contestant:
     """What a worker holds between requests."""
 
     step: Callable[[], Any]
+    first: float
+
+    def __init__(self, threads: int, name: str):
+        self.module = importlib.import_module(f"chainrule.bench.{MODULES[name]}")
+        if name == "torch":
+            self.module.torch.set_num_threads(threads)
 
     def build(self, request: dict[str, Any]) -> dict[str, Any]:
         from chainrule.bench.workloads import named
-        from chainrule.serialize import load
 
         workload = named(request["build"], request["shape"], request["sizes"])
-        module = importlib.import_module(f"chainrule.bench.{MODULES[request['contestant']]}")
-        if request["contestant"] == "torch":
-            module.torch.set_num_threads(request["threads"])
-        path = request["weights"]
-        weights = {k: v.numpy() for k, v in load(path).items()} if path else {}
-        before = peak_bytes()
+        weights = _weights(request)
         start = time.perf_counter()
-        self.step = module.step_of(workload, weights, request["dtype"], request["variant"])
+        self.step = self.module.step_of(workload, weights, request["dtype"], request["variant"])
+        called = time.perf_counter()
         self.first = _number(self.step())
-        return {"cold": time.perf_counter() - start, "before": before}
+        end = time.perf_counter()
+        return {"cold": end - start, "call": end - called}
 
     def losses(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"losses": [self.first, *(_number(self.step()) for _ in range(request["losses"]))]}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         times: list[float] = []
-        step, clock, total = self.step, time.perf_counter, 0.0
-        while total < request["run"] or len(times) < 3:
+        step, clock, total, wanted = self.step, time.perf_counter, 0.0, request["run"]
+        while total < wanted or (len(times) < 3 and total < PATIENCE * wanted):
             start = clock()
             step()
             times.append(clock() - start)
@@ -84,13 +92,25 @@ class Contestant:
     def race(self, request: dict[str, Any]) -> dict[str, Any]:
         from chainrule.bench.race import train
         from chainrule.bench.workloads import WORKLOADS
-        from chainrule.serialize import load
 
-        module = importlib.import_module(f"chainrule.bench.{MODULES[request['contestant']]}")
-        if request["contestant"] == "torch":
-            module.torch.set_num_threads(request["threads"])
-        weights = {k: v.numpy() for k, v in load(request["weights"]).items()}
-        return train(module, WORKLOADS[request["race"]], weights, request)
+        return train(self.module, WORKLOADS[request["race"]], _weights(request), request)
+
+    def overhead(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chainrule.bench.start import calls
+
+        return {"times": calls(request["overhead"])}
+
+    def product(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chainrule.bench.products import best
+
+        return best(tuple(request["product"]), request["layout"], request["rounds"])
+
+
+def _weights(request: dict[str, Any]) -> dict[str, Any]:
+    from chainrule.serialize import load
+
+    path = request["weights"]
+    return {k: v.numpy() for k, v in load(path).items()} if path else {}
 
 
 def _number(result: Any) -> float:
@@ -100,17 +120,23 @@ def _number(result: Any) -> float:
 
 
 def main() -> None:
-    limit_threads(int(sys.argv[1]))
-    contestant = Contestant()
+    threads = int(sys.argv[1])
+    limit_threads(threads)
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not be taken for one
+
+    def answer(found: dict[str, Any]) -> None:
+        print(json.dumps(found), file=answers, flush=True)
+
+    start = time.perf_counter()
+    contestant = Contestant(threads, sys.argv[2])
+    answer({"imported": time.perf_counter() - start})
     for line in sys.stdin:
         request = json.loads(line)
-        kind = next(k for k in ("build", "losses", "run", "race") if k in request)
+        kinds = ("build", "losses", "run", "race", "overhead", "product")
         try:
-            answer = getattr(contestant, kind)(request)
+            answer(getattr(contestant, next(k for k in kinds if k in request))(request))
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+            answer({"error": f"{type(error).__name__}: {error}"})
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ class Workload:
         trains: False for inference.
         group: rows with the same group share one line of the summary (gemm).
         sizes: dimensions that the model needs.
+        expected: a peer, and the seconds it took in earlier measurements on a processor of the
+            kind the targets were set on; a peer that is far slower than that is set up wrongly.
+        cold: the most seconds that chainrule's first call should take.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Workload:
     trains: bool = True
     group: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
+    expected: tuple[str, float] | None = None
+    cold: float | None = None
 
     def batch(self, dtype: str = "float32", seed: int = 0) -> tuple[Any, ...]:
         """Inputs and labels as NumPy arrays, the same for every contestant."""
@@ -72,7 +77,8 @@ _RECURRENT = dict(inputs=64, hidden=128)
 
 _ROWS = [
     Workload(
-        "mlp-digits", "784-16-16-10, sigmoid, batch 32, SGD", "mlp_digits", (32, 784), 4, _SGD
+        "mlp-digits", "784-16-16-10, sigmoid, batch 32, SGD", "mlp_digits", (32, 784), 4, _SGD,
+        expected=("jax", 66e-6), cold=0.5,
     ),
     Workload(
         "mlp-wide", "784-512-512-10, ReLU, batch 128, Adam", "mlp_wide", (128, 784), 1.7,
@@ -80,7 +86,7 @@ _ROWS = [
     ),
     Workload(
         "lenet", "LeNet, 28x28, batch 64, SGD with momentum", "lenet", (64, 1, 28, 28), 2.5,
-        _MOMENTUM,
+        _MOMENTUM, expected=("torch", 2.05e-3), cold=1.5,
     ),
     Workload(
         "lenet-inference", "LeNet, one picture, inference", "lenet", (1, 1, 28, 28), 5,
@@ -88,20 +94,20 @@ _ROWS = [
     ),
     Workload(
         "resnet20", "ResNet-20, 3x32x32, batch 64, SGD with momentum", "resnet20",
-        (64, 3, 32, 32), 1.3, _MOMENTUM,
+        (64, 3, 32, 32), 1.3, _MOMENTUM, expected=("torch", 55e-3), cold=4,
     ),
     Workload(
         "lstm", "LSTM 64 to 128, 100 steps, batch 32, Adam", "lstm", (32, 100, 64), 1.4,
-        ("adam", {"lr": 1e-3}), sizes=_RECURRENT,
+        ("adam", {"lr": 1e-3}), sizes=_RECURRENT, expected=("torch", 6.7e-3), cold=1.5,
     ),
     Workload(
         "gru", "GRU 64 to 128, 100 steps, batch 32, Adam", "gru", (32, 100, 64), 3,
-        ("adam", {"lr": 1e-3}), sizes=_RECURRENT,
+        ("adam", {"lr": 1e-3}), sizes=_RECURRENT, expected=("torch", 16.6e-3),
     ),
     Workload(
         "gpt-small", "4 pre-norm blocks, 4 heads, d = 128, T = 128, batch 16, AdamW", "gpt",
         (16, 128), 2.2, ("adamw", {"lr": 3e-4}), classes=65, tokens=65,
-        sizes=dict(depth=4, heads=4, width=128),
+        sizes=dict(depth=4, heads=4, width=128), expected=("torch", 72e-3), cold=3,
     ),
     Workload(
         "mobilenet-block", "depthwise 3x3, 1x1, batch norm, ReLU, 64x32x32, batch 64", "mobilenet",
