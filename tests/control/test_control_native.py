@@ -129,7 +129,23 @@ def test_rows_are_cut() -> None:
     ]  # fmt: skip
     assert [k.units for k in loops] == [4, 4]
     for k in loops:
-        assert [op.name for op in k.loop.body.ops].count("matmul") == 1
+        (part,) = k.parts
+        assert [op.name for op in part.loop.body.ops].count("matmul") == 1
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(3, [3]), (7, [4, 3]), (33, [9, 8]), (37, [10, 9])])
+def test_units_differ_by_one_row(rows, parts) -> None:
+    """Whatever the number of sequences, there are as many units as for those near it."""
+    layer = nn.GRU(5, 6)
+    (x,) = tensors((4, rows, 5))
+    check(gradients_of(lambda x: layer(x)[0], 1), x, rtol=2e-5, scans=2)
+    compiled = cr.compile(gradients_of(lambda x: layer(x)[0], 1), backend="native")
+    compiled(x)
+    (version,) = next(iter(compiled._versions.values()))
+    for k in version.launch.program.plan.schedule.kernels:
+        if k.family == "scan":
+            assert [part.loop.carry[0].shape[0] for part in k.parts] == parts
+            assert sum(p.units * p.loop.carry[0].shape[0] for p in k.parts) == rows
 
 
 LOOPS = {
@@ -316,7 +332,7 @@ def test_axes_that_cannot_be_cut_are_not() -> None:
     def loop(h: Any, xs: Any) -> Any:
         return cr.scan(lambda h, x: (h + x - cr.mean(x, axis=0), None), h, xs)[0]
 
-    h, xs = tensors((16, 3), (4, 16, 3))
+    h, xs = tensors((16, 300), (4, 16, 300))
     seen = []
     with cr.graph.observe(lambda p, i, o, params: seen.append((p, params, i, o))):
         loop(h, xs)
@@ -325,6 +341,6 @@ def test_axes_that_cannot_be_cut_are_not() -> None:
 
     (found,) = [s for s in seen if s[0].name == "scan"]
     op = Op(found[0], [Value(Spec(x.shape, x.dtype)) for x in found[2]], found[1])
-    prepared = prepare(op)
-    assert prepared.count == 3  # columns, and not rows
+    (prepared,) = prepare(op)
+    assert prepared.count == 4  # columns, and not rows
     assert next(iter(prepared.axes.values())) == 1

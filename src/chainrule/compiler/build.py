@@ -129,10 +129,11 @@ def assemble(graph: Graph, target: Target | None, options: Options) -> Program:
 
 def schedule(graph: Graph, target: Target | None) -> tuple[Schedule, dict[Any, Any]]:
     """The kernels of a graph, and the strides of what does not lie row-major."""
-    from chainrule.compiler import fuse, layout, looping
+    from chainrule.compiler import fuse, layout
+    from chainrule.compiler.looping_checks import with_checks_outside
     from chainrule.compiler.schedule import arrange, own
 
-    graph = own(looping.with_checks_outside(graph) if target is not None else graph)
+    graph = own(with_checks_outside(graph) if target is not None else graph)
     kernels = fuse.kernels(graph, target)
     strides = layout.choose(graph, kernels)
     settled = [part for kernel in kernels for part in kernel.settled(strides)]

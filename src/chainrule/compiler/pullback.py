@@ -112,9 +112,10 @@ def _reads(
     found = sorted(reads, key=order.__getitem__)
     for value in reversed(found):  # 1 - z is made again from z
         op = made.get(value)
-        if op is not None and op.primitive in _CHEAP:
-            if all(x in constants or (x in reads and x is not value) for x in op.inputs):
-                del reads[value]
+        if op is None or op.primitive not in _CHEAP:
+            continue
+        if all(x in constants or (x in reads and x is not value) for x in op.inputs):
+            del reads[value]
     return [value for value in found if value in reads]
 
 

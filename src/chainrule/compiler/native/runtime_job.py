@@ -7,6 +7,7 @@ results do not depend on it at all: see `kernel.Kernel`.)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ def chunk_size(units: int, cost: float, chunk: int = 0) -> int:
     return max(1, chunk)
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """The chunks of one kernel in a phase.
 
     Attributes:
