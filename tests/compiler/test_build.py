@@ -87,6 +87,7 @@ def test_red_zones_catch_a_kernel_that_writes_outside(at, monkeypatch):
 
 
 def test_an_environment_variable_turns_red_zones_on(monkeypatch):
+    monkeypatch.delenv("CHAINRULE_REDZONES", raising=False)
     assert not Options().redzones
     monkeypatch.setenv("CHAINRULE_REDZONES", "1")
     assert Options().redzones

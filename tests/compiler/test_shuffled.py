@@ -17,7 +17,7 @@ from random_graphs import draw_graph
 
 import chainrule as cr
 from chainrule import models, nn, optim
-from chainrule.compiler.build import build
+from chainrule.compiler.build import MARK, GuardedProgram, build
 from chainrule.compiler.native.program import Phase, Program, memory
 
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
@@ -32,7 +32,10 @@ class Order:
     def run(self, program: Any) -> None:
         scratch = memory(program.tables.scratch)
         if program.arena is not None:
+            zones = program.plan.arena.zones if isinstance(program, GuardedProgram) else ()
             program.arena[8:] = 0xFF
+            for offset, nbytes in zones:
+                program.arena[offset : offset + nbytes] = MARK
         table = ctypes.addressof(program._table)
         for step in program.tables.steps:
             if not isinstance(step, Phase):

@@ -183,7 +183,8 @@ class Inspection:
 
     @functools.cached_property
     def _written(self) -> tuple[Plan, str]:
-        planned = plan(*build.schedule(self.simplified, self.target))
+        zone = build.REDZONE if isinstance(self.program, build.GuardedProgram) else 0
+        planned = plan(*build.schedule(self.simplified, self.target), redzone=zone)
         return planned, build.text(planned, self.target)
 
     @property
