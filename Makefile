@@ -1,5 +1,7 @@
 # make demo   install, train LeNet on the embedded digits, print and save the result in runs/demo
 # make test   install the development tools, run every test that is not marked slow
+# make test-variants   the compiler's tests with red zones around all memory, for AVX2 and for the
+#             plain fallback, each on this machine
 # make lint   ruff, pyright and import-linter
 # make clean  remove .venv, builds and caches; runs/ is yours and stays
 #
@@ -14,7 +16,7 @@ BIN     := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST     := $(ONE_THREAD) JAX_PLATFORMS=cpu MPLBACKEND=agg $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-variants lint clean
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
@@ -25,6 +27,13 @@ demo: $(VENV)/installed-full
 TESTS ?= tests
 test: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow" $(TESTS) $(ARGS)
+
+VARIANTS := CHAINRULE_REDZONES=1 CHAINRULE_TARGET=avx2 CHAINRULE_TARGET=plain
+COMPILED := tests/compiler tests/control tests/train/test_train_compiled.py
+test-variants: $(VENV)/installed-dev
+	@set -e; for variant in $(VARIANTS); do \
+	  echo "== $$variant"; env $$variant $(PYTEST) -m "not slow" $(COMPILED) $(ARGS); \
+	done
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
