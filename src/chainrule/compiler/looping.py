@@ -42,6 +42,9 @@ LEAST = 4
 """Rows from which on there are two units all the same."""
 MANY = 16
 """Units enough: of the axes that give as many the first one is cut."""
+PIECE = 8 << 10
+"""Bytes of a step's slice that a unit should have, where that leaves units enough: of slices beyond
+the caches a little of each of many pages takes long."""
 GRAIN = 1024
 """Elements of a unit's carry, if there is no product in the body: fewer are soon done."""
 
@@ -82,12 +85,15 @@ class Loop:
 def units_of(cut: Cut, body: Graph, consts: int, carries: int) -> int:
     """How many units there should be: an even number, which two threads share best."""
     n = cut.rows
-    if cut.in_products:
-        return 2 * max(1, n // (2 * FEWEST)) if n >= LEAST else 1
     values = [*body.inputs[consts : consts + carries], *body.outputs[: carries or 1]]
     width = max(z.size for z in values) // n
-    count = n // max(1, GRAIN // max(width, 1))
-    return max(1, count - count % 2) if count > 1 else 1
+    if not cut.in_products:
+        count = n // max(1, GRAIN // max(width, 1))
+        return max(1, count - count % 2) if count > 1 else 1
+    if n < LEAST:
+        return 1
+    count = min(n // FEWEST, max(MANY, n * width * values[0].dtype.itemsize // PIECE))
+    return max(2, count - count % 2)
 
 
 def prepare(op: Op) -> list[Loop]:
@@ -104,15 +110,16 @@ def prepare(op: Op) -> list[Loop]:
     if best is None or count == 1:
         return [Loop(op, *owned(body, {}, carries), 1)]
     rows, larger = divmod(best.rows, count)
-    loops, first = [], 0
+    made: list[Loop] = []
+    first = 0
     for size, many in ((rows + 1, larger), (rows, count - larger)):
         if many:
             smaller = resized(body, best, size)
             ends = (*body.inputs, *body.outputs), (*smaller.inputs, *smaller.outputs)
             axes = {new: best.axes.get(old) for old, new in zip(*ends, strict=True)}
-            loops.append(Loop(op, *owned(smaller, axes, carries), many, first))
+            made.append(Loop(op, *owned(smaller, axes, carries), many, first))
             first += size * many
-    return loops
+    return made
 
 
 def owned(
