@@ -191,7 +191,7 @@ class Tensor(Operators):
         if state.tracer is not None:
             state.tracer.rebinds(self)
         if state.grad_enabled:
-            if isinstance(self._node, Leaf):
+            if type(self._node) is Leaf:
                 raise GradError(
                     "a leaf that requires a gradient cannot be assigned to while gradients are "
                     "recorded; wrap the assignment in `with cr.no_grad():`."

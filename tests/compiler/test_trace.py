@@ -388,19 +388,6 @@ def test_probabilities_in_place_of_scores_warn_once_compiled_too():
         f(x, y)
 
 
-def test_a_value_that_carries_its_graph_to_the_next_call_is_refused():
-    w, h = cr.ones(()).requires_grad_(), cr.zeros(())
-
-    @compiled
-    def step(x):
-        h.copy_(cr.tanh(w * x + h))
-        return h
-
-    with pytest.raises(TraceError, match=r"detach\(\)"):
-        step(cr.ones(()))
-    assert float(h) == 0
-
-
 def test_backward_into_a_graph_outside_is_refused():
     w = cr.ones((2,)).requires_grad_()
     features = w * 2

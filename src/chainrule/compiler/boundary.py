@@ -16,12 +16,11 @@ import numpy as np
 
 from chainrule.autograd import engine
 from chainrule.compiler import ir
-from chainrule.compiler.body import extract, needed, replay
+from chainrule.compiler.body import extract, needed
 from chainrule.compiler.trace import Outside, Tracer, finder
 from chainrule.compiler.traced import Traced
 from chainrule.dtypes import is_float
-from chainrule.errors import GradError
-from chainrule.graph import Array, Leaf, Node, make, state
+from chainrule.graph import Array, Leaf, Node, apply, make, state
 
 
 def is_spent(tensor: Any) -> bool:
@@ -46,6 +45,8 @@ class WayBack:
         mark = len(tracer.graph.ops)
         self.upstream = [ir.Value(ir.Spec(t.shape, t.dtype)) for t in returned]
         seeds = [make(Traced(tracer, value)) for value in self.upstream]  # type: ignore[arg-type]
+        for seed in seeds:  # a derivative of the derivative goes on to them
+            seed._node = Leaf(seed)
         found = _gradients(returned, candidates, seeds)
         pairs = [(b, g) for b, g in zip(candidates, found, strict=True) if g is not None]
         self.sources = [(b.input.value, finder(b)) for b, _ in pairs if b.input is not None]
@@ -64,6 +65,7 @@ class WayBack:
         self.graph, _ = extract(self._ops, inputs, self.results, tracer.graph.constants)
         self.graph.name = f"derivative of {tracer.graph.name}"
         self._constants = dict(tracer.graph.constants)
+        self._edges = tracer.edges
         self._launch: Any = None
 
     def launch(self, backend: Callable[[ir.Graph], Any]) -> Any:
@@ -78,29 +80,33 @@ class WayBack:
         known.update({value: make(array) for value, array in self._constants.items()})
         known.update(zip(self.upstream, gradients, strict=True))
         ops = needed([*self.forward.ops, *self._ops], self.results)
-        missing = {x for op in ops for x in op.inputs if x.op is None} - known.keys()
-        if missing:
-            raise GradError(
-                "a second derivative through a compiled function that changes state is not to be "
-                "had, because the state has other values by now; compile the function that takes "
-                "the derivatives, with everything in it, or call this one eagerly."
+        for op in ops:  # what was detached, or computed under no_grad, is so again
+            edges = self._edges.get(op) or (False,) * len(op.inputs)
+            pairs = zip([known[x] for x in op.inputs], edges, strict=True)
+            made: Any = apply(
+                op.primitive, *[x if on else make(x._array) for x, on in pairs], **op.params
             )
-        replay(ops, known)
+            known.update(zip(op.outputs, made if isinstance(made, tuple) else (made,), strict=True))
         return [known[value] for value in self.results]
+
+    def read_again(self) -> list[ir.Value]:
+        """The inputs of the forward graph that `interpret` reads."""
+        ops = needed([*self.forward.ops, *self._ops], self.results)
+        read = {x for op in ops for x in op.inputs}
+        return [x for x in self.forward.inputs if x in read]
 
 
 def _gradients(returned: Sequence[Any], books: Sequence[Outside], seeds: Sequence[Any]) -> Any:
     """dL/dx for each tensor from outside; its own hooks run when the gradient reaches it there."""
-    hooks = [b.node.hooks for b in books]
+    hooks = [b.leaf.hooks for b in books]
     for b in books:
-        b.node.hooks = {}
+        b.leaf.hooks = {}
+    entries: list[Any] = [make(b.input, b.leaf) for b in books]  # type: ignore[arg-type]
     try:
-        return engine.gradients_of(
-            returned, [b.tensor for b in books], seeds, retain_graph=True, allow_unused=True
-        )
+        return engine.gradients_of(returned, entries, seeds, create_graph=True, allow_unused=True)
     finally:
         for b, kept in zip(books, hooks, strict=True):
-            b.node.hooks = kept
+            b.leaf.hooks = kept
 
 
 class Call:

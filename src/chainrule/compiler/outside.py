@@ -12,6 +12,12 @@ from chainrule.graph import Array, Leaf, Node
 ABSENT: Any = object()
 
 
+class Edge(Leaf):
+    """Where a gradient leaves a compiled function: the tensor was computed, outside of it."""
+
+    __slots__ = ()
+
+
 class Outside:
     """The tracer's books on a tensor that was there before the trace.
 
@@ -21,6 +27,7 @@ class Outside:
             an optimiser's state, ("grad", its owner's books), or ("random", generator).
         input: its value on entry, an input of the graph; None if it was not read.
         array: what it holds now.
+        leaf: where its gradient ends, in the trace, as long as nothing is assigned to it.
         node, index: where its gradient goes now.
         grad: its gradient now; `ABSENT` if nobody asked or assigned.
         had_grad: whether it had one on entry; None if nobody asked before assigning.
@@ -28,8 +35,8 @@ class Outside:
     """
 
     __slots__ = (
-        "array", "cut", "entry", "grad", "had_grad", "index", "input", "needs_gradient", "node",
-        "place", "position", "tensor",
+        "array", "cut", "entry", "grad", "had_grad", "index", "input", "leaf", "needs_gradient",
+        "node", "place", "position", "tensor",
     )  # fmt: skip
 
     def __init__(self, tensor: Any, place: Any):
@@ -41,7 +48,8 @@ class Outside:
         self.array: Any = ABSENT
         node = node_slot.__get__(tensor)
         self.cut = isinstance(node, Node)
-        self.node: Any = None if node is None else Leaf(tensor)
+        self.leaf: Any = None if node is None else (Edge if self.cut else Leaf)(tensor)
+        self.node: Any = self.leaf
         self.index = 0
         if isinstance(node, Leaf):
             self.node.hooks = node.hooks

@@ -17,8 +17,9 @@ from chainrule.compiler.boundary import WayBack, carries_gradient, is_spent, spe
 from chainrule.compiler.numbers import Number
 from chainrule.compiler.signature import take_apart
 from chainrule.compiler.trace import ABSENT, Find, Outside, Tracer, finder, position_of
-from chainrule.errors import TraceError
 from chainrule.graph import Array, Node, Value, make
+
+USED_UP, NO_GRAPH = -1, -2
 
 
 class Results:
@@ -29,10 +30,15 @@ class Results:
         updates: output -> input that it replaces.
         wanted: the positions of the numbers that a call needs.
         assigned: (output, how to find the tensor).
+        rebound: (position among the outputs that can be differentiated, how to find the tensor) for
+            those that are assigned a value with its graph, with one that was used up (`USED_UP`),
+            or in the place of one that had a graph (`NO_GRAPH`).
         gradients: (output or None, how to find the tensor whose gradient it is).
         frozen: (how to find the tensor, whether it requires a gradient afterwards).
         entries: (dictionary, key, kind, what), see `_entry`.
         leaves: (kind, what) for each leaf of what the function returned.
+        saved, again: where a call finds what the derivative reads, and the inputs that derivatives
+            of the derivative read: ("input" or "output", position).
     """
 
     def __init__(self, tracer: Tracer, returned: Any):
@@ -42,20 +48,27 @@ class Results:
         self.wanted: set[int] = set()
         self.connected: list[Any] = []  # what was returned and can be differentiated
         self.leaves, self.build = self._take_apart(returned)
-        self.back = WayBack(tracer, self.connected) if self.connected else None
         books = list(tracer.outside.values())
-        self.assigned = [self._assigned(b) for b in books if self._has_changed(b)]
+        self.rebound = [
+            self._rebound(b) for b in books if isinstance(b.node, Node) or (b.cut and not b.node)
+        ]
+        self.back = WayBack(tracer, self.connected) if self.connected else None
+        self.assigned = [self._assigned(b) for b in books if b.changed]
         self.with_gradient = [b for b in books if self._has_gradient(b)]
         self.gradients = [self._gradient(b) for b in self.with_gradient]
         self.frozen = [
             (finder(b), b.node is not None)
             for b in books
-            if not b.cut and (b.node is not None) is not b.needs_gradient
+            if not b.cut
+            and (b.node is not None) is not b.needs_gradient
+            and not isinstance(b.node, Node)
         ]
         self.entries = [
             (numbers, key, *self._kind(value)) for numbers, key, value in tracer.written.values()
         ]
+        again = [] if self.back is None else self.back.read_again()
         self.saved = [] if self.back is None else [self._saved(v) for v in self.back.saved]
+        self.again = [(value, *self._saved(value)) for value in again]
 
     def _saved(self, value: ir.Value) -> tuple[str, int]:
         """Where a call finds a value for the way back: an input that stays, or another output."""
@@ -100,14 +113,14 @@ class Results:
             return "numbers", positions
         return "array" if isinstance(value, np.ndarray) else "constant", value
 
-    def _has_changed(self, books: Outside) -> bool:
-        if isinstance(books.node, Node):
-            raise TraceError(
-                "a tensor from outside the compiled function was assigned a value that carries "
-                "the graph of its gradients into the next call. Assign x.detach(), or assign "
-                "inside `with cr.no_grad():`; or return the value and pass it in as an argument."
-            )
-        return books.changed
+    def _rebound(self, books: Outside) -> tuple[int, Find]:
+        if books.node is None:
+            return NO_GRAPH, finder(books)
+        value = make(books.array, books.node, books.index)
+        if is_spent(value):
+            return USED_UP, finder(books)
+        self.connected.append(value)
+        return len(self.connected) - 1, finder(books)
 
     def _assigned(self, books: Outside) -> tuple[int, Find]:
         position = self._output(books.array)
@@ -144,6 +157,13 @@ def made(
     if kind == "array":
         return what.copy()  # the caller's, who may write to it
     return what(tensors) if kind == "tensor" else what
+
+
+def new_node(slot: int, node: Any) -> tuple[Any, int]:
+    """Where the gradient of a tensor goes that was assigned to; see `Results.rebound`."""
+    if slot == USED_UP:
+        return SPENT, 0
+    return (None, 0) if slot == NO_GRAPH else (node, slot)
 
 
 SPENT = spent_node()

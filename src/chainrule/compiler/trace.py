@@ -24,7 +24,7 @@ from chainrule.compiler.repeats import Updates
 from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
 from chainrule.compiler.traced import Traced
 from chainrule.errors import TraceError, users_line
-from chainrule.graph import Array, Deferred, Primitive, Spec, Value, make, structure
+from chainrule.graph import Array, Deferred, Primitive, Spec, Value, make, state, structure
 from chainrule.primitives.checks import check, placed
 
 _MOVING = frozenset({"alias", "broadcast_to", "cast", "flip", "permute", "reshape", "slice"})
@@ -61,6 +61,7 @@ class Tracer:
             it is known to be the same for a while (None: there is none; `ABSENT`: look for it).
         effects: settings of modules that were changed; counted: numbers among them.
         probes: (value, function): to be looked at once, after the trace, in NumPy.
+        edges: for each operation that gradients were recorded of, which inputs they go on to.
     """
 
     def __init__(self, name: str):
@@ -77,6 +78,7 @@ class Tracer:
         self.touched: dict[int, Object] = {}
         self.homes: dict[int, tuple[Any, Any]] = {}
         self.probes: list[tuple[ir.Value, Any]] = []
+        self.edges: dict[ir.Op, list[bool]] = {}
         self.layers: list[Any] = []
         self.line: Any = ABSENT
         self.where = ""
@@ -103,13 +105,14 @@ class Tracer:
         values = [
             a.value if type(a) is Traced and a.tracer is self else self.value(a) for a in arrays
         ]
-        if type(specs) is Spec:
-            op = ir.Op(primitive, values, params, (specs,), line, self.where)
-            self.graph.ops.append(op)
-            return Traced(self, op.outputs[0])
-        op = ir.Op(primitive, values, params, specs, line, self.where)
+        several = type(specs) is not Spec
+        op = ir.Op(primitive, values, params, specs if several else (specs,), line, self.where)
         self.graph.ops.append(op)
-        return tuple([Traced(self, z) for z in op.outputs])
+        if state.grad_enabled:
+            self.edges[op] = [x._node is not None for x in inputs]
+        if several:
+            return tuple([Traced(self, z) for z in op.outputs])
+        return Traced(self, op.outputs[0])
 
     def at_one_line(self) -> _OneLine:
         """Inside, all that is applied is of the user's line that is being run now.
