@@ -11,15 +11,14 @@ import os
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from chainrule.array.creation import asarray
 from chainrule.compiler import ir, signature
-from chainrule.compiler.fast import UNUSUAL, Call, is_usual, usual_call
 from chainrule.compiler.guards import Names, warn_of_assignments
-from chainrule.compiler.launch import InNumPy, Native
+from chainrule.compiler.launch import UNUSUAL, InNumPy, Native
 from chainrule.compiler.naming import name_inputs
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
@@ -33,8 +32,13 @@ from chainrule.errors import (
 )
 from chainrule.graph import Value, state
 
+if TYPE_CHECKING:
+    from chainrule.compiler.fast import Usual
+
 F = TypeVar("F", bound=Callable[..., Any])
 LIMIT = 32
+USUALS = 4
+"""How many versions' usual calls are tried before a call is looked at more closely."""
 BACKENDS = ("auto", "native", "numpy")
 
 
@@ -74,7 +78,7 @@ class Compiled:
         self._static = (frozenset(static_argnums), frozenset(static_argnames))
         self._versions: dict[Any, list[Version]] = {}
         self._last: Version | None = None
-        self._usual: Call | None = None
+        self._usuals: list[Usual] = []  # the last ones first
         self._captured: set[int] = set()  # tensors that some version has found by itself
         self._warned = False
         self._lock = threading.RLock()
@@ -142,24 +146,37 @@ class Compiled:
     # --- a call -----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Not waited for: a thread that traces holds other functions' locks.
+        if self._usuals and not kwargs and self._lock.acquire(False):
+            try:
+                for usual in self._usuals:
+                    result = usual.call(*args)
+                    if result is not UNUSUAL:
+                        return result if usual.build is None else usual.build(result)
+            finally:
+                self._lock.release()
         if state.tracer is not None or state.observers or not self._on:
             # Inside another compiled function this one is part of it; observers see everything.
             return self.function(*args, **kwargs)
         with self._lock:
-            if self._usual is not None and not kwargs:
-                result = self._usual(args)
-                if result is not UNUSUAL:
-                    return result
-            last = self._last
-            if last is not None and not kwargs and last.takes(args) and last.holds(args):
-                return last.run(args)
-            return self._call(args, kwargs)
+            return self._other_call(args, kwargs)
+
+    def _other_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that is not a usual one."""
+        result = self._call(args, kwargs)
+        last = self._last
+        if last is not None and self._wants_native():
+            from chainrule.compiler.fast import follow
+
+            before = last.usual
+            follow(last)
+            others = [usual for usual in self._usuals if usual is not before]
+            self._usuals = [x for x in (last.usual, *others[: USUALS - 1]) if x is not None]
+        return result
 
     def _use(self, version: Version) -> None:
         """Try this version first from now on."""
-        if version is not self._last:
-            self._last = version
-            self._usual = usual_call(version) if is_usual(version) else None
+        self._last = version
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves: list[Any] = []

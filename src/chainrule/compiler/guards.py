@@ -26,7 +26,7 @@ from chainrule.graph import Value
 
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType)
-_MISSING: Any = object()
+MISSING: Any = object()
 PLAIN = (*_SIMPLE, tuple)
 """Attributes of a module of these types are its settings: a program is compiled for them."""
 _CONTAINERS = (list, dict, set, collections.deque)
@@ -56,8 +56,8 @@ class Name:
             try:
                 return self.room.cell_contents
             except ValueError:
-                return _MISSING
-        return self.room.get(self.key, _MISSING)
+                return MISSING
+        return self.room.get(self.key, MISSING)
 
     def holds(self) -> bool:
         return same(self.was, self.now())
@@ -189,7 +189,7 @@ class Names:
                 "assign to that: with cr.no_grad(): kept.copy_(value)."
             )
 
-    def _read(self, function: types.FunctionType, owner: Any = _MISSING) -> None:
+    def _read(self, function: types.FunctionType, owner: Any = MISSING) -> None:
         """Look at what a function reads; `owner` is the object that it is a method of."""
         if (id(function), id(owner)) in self._seen:
             return
@@ -203,7 +203,7 @@ class Names:
                     continue  # of these `warn_of_assignments` tells
                 if name in cells:
                     value = self._name(name, cells[name], name)
-                elif owner is not _MISSING and part is code and name == code.co_varnames[0]:
+                elif owner is not MISSING and part is code and name == code.co_varnames[0]:
                     value = owner
                 elif name in code.co_varnames or name not in function.__globals__:
                     continue
@@ -216,7 +216,7 @@ class Names:
     def _follow(self, label: str, value: Any, attributes: list[str]) -> None:
         """Look at value.a.b.c, as far as it can be looked at."""
         for name in attributes:
-            if value is _MISSING or isinstance(value, _SIMPLE):
+            if value is MISSING or isinstance(value, _SIMPLE):
                 break
             if type(value) in (list, tuple, dict) and name in _READING:
                 break
@@ -245,12 +245,12 @@ class Names:
 
     def _of_class(self, label: str, owner: Any, name: str) -> Any:
         """Look at an attribute that an object has from its class."""
-        found = getattr(type(owner), name, _MISSING)
+        found = getattr(type(owner), name, MISSING)
         method = found.fget if isinstance(found, property) else found
         if isinstance(method, types.FunctionType):
             if not _is_library(method.__module__):
                 self._read(method, owner)
-            return _MISSING
+            return MISSING
         room = getattr(owner, "__dict__", None)
         if type(room) is dict and isinstance(found, _SIMPLE) and not hasattr(owner, "_modules"):
             self._name(label, room, name)  # the object may get one of its own

@@ -22,6 +22,8 @@ from chainrule.compiler.slots import binding_slot
 from chainrule.graph import Array, Deferred
 
 LARGE = 1 << 20
+UNUSUAL: Any = object()
+"""The answer to a call that is not a usual one; see `compiler.fast`."""
 
 
 def fresh(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -187,12 +189,12 @@ class Native:
         self.numbers: dict[int, Array] = {}
         self.wants_arrays = bool(program._hosts)  # where Python takes part
         self._slots = [place.slot for place in tables.inputs]
-        self._places = [(place.slot, place.shape, place.dtype) for place in tables.outputs]
+        self.places = [(place.slot, place.shape, place.dtype) for place in tables.outputs]
         self._table, self._bound, self._call = program._table, program._bound, program.call
         self._results: list[Any] = [None] * len(tables.outputs)
         self._pools = [
             (n, slot, _Pool(shape, dtype))
-            for n, (slot, shape, dtype) in enumerate(self._places)
+            for n, (slot, shape, dtype) in enumerate(self.places)
             if n not in graph.updates
         ]
 
@@ -217,12 +219,12 @@ class Native:
 
     def make_output(self, n: int) -> Array:
         """Memory for output n."""
-        _, shape, dtype = self._places[n]
+        _, shape, dtype = self.places[n]
         return fresh(shape, dtype)
 
     def point_output(self, n: int, array: Array, address: Any) -> None:
         """Let output n go to an array."""
-        self._table[self._places[n][0]] = address
+        self._table[self.places[n][0]] = address
         self._results[n] = array if self.wants_arrays else None
 
     def __call__(self, arrays: Sequence[Array] | None) -> Sequence[Array]:
@@ -248,7 +250,7 @@ class Native:
 
     def _call_with(self, arrays: Sequence[Array]) -> None:
         bound = self._bound
-        outputs = [(p[0], a) for p, a in zip(self._places, self._results, strict=True)]
+        outputs = [(p[0], a) for p, a in zip(self.places, self._results, strict=True)]
         lent = [*zip(self._slots, arrays, strict=True), *[x for x in outputs if x[1] is not None]]
         for slot, array in lent:
             bound[slot] = array
@@ -264,30 +266,37 @@ class KeptGradients:
 
     There are two sets, taken in turn: what the last call has left stays whole until the next call
     has come to its end. Arrays that somebody has read are theirs, and replaced.
+
+    Attributes:
+        gradients: the tensors and the outputs that are their gradients.
+        turn: the set that the next call writes into, as an array of one element.
     """
 
     def __init__(self, launch: Native, gradients: Sequence[tuple[Any, int]]):
         self._launch = launch
-        self._gradients = gradients
-        self._sets: list[Any] = [None, None]
+        self.gradients = gradients
+        self.turn = np.zeros(1, np.int64)
+        self._sets: list[list[Deferred | None]] = [[None] * len(gradients) for _ in range(2)]
         launch.keep([n for _, n in gradients])
 
-    def _make(self) -> tuple[list[Deferred], list[tuple[Any, Deferred]], list[Any]]:
-        made = [Deferred(self._launch.make_output(n)) for _, n in self._gradients]
-        pairs = [(tensor, d) for (tensor, _), d in zip(self._gradients, made, strict=True)]
-        return made, pairs, [address_of(d.array) for d in made]
+    def whole(self, which: int) -> list[Deferred]:
+        """A set that nobody has read anything of."""
+        kept: Any = self._sets[which]
+        for i, (_, n) in enumerate(self.gradients):
+            if kept[i] is None or kept[i].taken:
+                kept[i] = Deferred(self._launch.make_output(n))
+        return kept
 
     def prepare(self) -> None:
         """Before a call: let the program write into the set whose turn it is."""
-        kept = self._sets[0]
-        if kept is None or any([d.taken for d in kept[0]]):
-            kept = self._sets[0] = self._make()
         point = self._launch.point_output
-        for (_, n), deferred, address in zip(self._gradients, kept[0], kept[2], strict=True):
-            point(n, deferred.array, address)
+        kept = self.whole(int(self.turn[0]))
+        for (_, n), deferred in zip(self.gradients, kept, strict=True):
+            point(n, deferred.array, address_of(deferred.array))
 
     def hand_out(self) -> None:
         """After a call: these are the gradients now."""
-        for tensor, deferred in self._sets[0][1]:
+        kept = self._sets[self.turn[0]]
+        for (tensor, _), deferred in zip(self.gradients, kept, strict=True):
             tensor._grad = deferred
-        self._sets.reverse()
+        self.turn ^= 1

@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,16 @@ from chainrule.compiler.native import runtime
 from chainrule.compiler.native.jit import Library
 from chainrule.compiler.native.kernel import ARENA, CONSTANTS, Buffer
 from chainrule.compiler.native.runtime_job import Job, Piece, rows_for
-from chainrule.compiler.native.runtime_memory import Arena, address_of, arena, empty, free, memory
+from chainrule.compiler.native.runtime_memory import (
+    Arena,
+    address_of,
+    arena,
+    empty,
+    mark_of,
+    memory,
+    put_back,
+    take,
+)
 from chainrule.compiler.native.runtime_tables import (
     HostCall,
     Label,
@@ -70,6 +79,17 @@ LONG = 2e8
 """Nanoseconds: what takes longer can be broken off between two phases."""
 SLICE = 50_000_000
 """Nanoseconds after which a long run looks for signals."""
+
+
+class Direct(NamedTuple):
+    """Addresses: a program's only job, the pool, the runtime's `enter`, the status (0: none) and
+    the mark of the arena, which is 0 while nobody has it."""
+
+    job: int
+    pool: int
+    enter: int
+    status: int
+    mark: int
 
 
 class ProgramError(ChainruleError, RuntimeError):
@@ -351,14 +371,30 @@ class Program:
                 self._run_parts()
         finally:
             if reference is not None and self._unfinished is None:
-                free.append(reference)
+                put_back(reference)
+
+    def direct(self) -> Direct | None:
+        """How native code may run the program on what is bound; None if Python has to."""
+        if self.private or len(self._parts) != 1 or self._pool is None or self.arena is None:
+            return None
+        (part,) = self._parts
+        if not isinstance(part, Segment) or not part.settled or self._unfinished is not None:
+            return None
+        if self._pool is not runtime.current():
+            return None
+        native = self._pool.native
+        status = 0 if self._status is None else address_of(self._status)
+        free = mark_of(self.arena)
+        return Direct(part.job.address, self._pool_address, native.address, status, free)
+
+    def fail(self) -> None:
+        """Raise what the check is about that has failed."""
+        if self._status is not None and self._status[0]:
+            raise self._failure(int(self._status[0]))
 
     def _take_arena(self) -> Arena:
         """Temporary values lie where they lay in the last run, if that is free."""
-        try:
-            reference = free.pop()
-        except IndexError:
-            reference = None
+        reference = take()
         if reference is None or self.arena is None or reference() is not self.arena:
             reference = weakref.ref(self._settle_in(arena(self.tables.arena, reference)))
         return reference
@@ -382,8 +418,7 @@ class Program:
                 self._run_short(part)
             else:
                 self._run_long(part)
-            if self._status is not None and self._status[0]:
-                raise self._failure(int(self._status[0]))
+            self.fail()
 
     def _run_short(self, segment: Segment) -> None:
         """Run a segment at one go."""
@@ -466,7 +501,7 @@ class Program:
             for job in jobs:
                 job.profile(None)
 
-    def reset(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a fork: whoever had the lock, and the threads, are not here."""
         self._lock = threading.Lock()
         self._pool = self._unfinished = None

@@ -122,7 +122,7 @@ class Native:
         self.enter_keeping_lock: Callable[..., int] = ctypes.PYFUNCTYPE(*kinds)(addresses["enter"])
         self.look = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(addresses["look"])
         self.quit = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["quit"])
-        self.worker = addresses["worker"]
+        self.worker, self.address = addresses["worker"], addresses["enter"]
 
     def _code(self) -> bytes:
         """The runtime's object code, from disk if it is there."""
@@ -228,8 +228,10 @@ _lock = threading.RLock()
 _native: Native | None = None
 _pool: Pool | None = None
 _threads: int | None = None
+changes = np.zeros(1, np.int64)
+"""How often the pool has become another one. (Native code looks at it where it lies.)"""
 programs: weakref.WeakSet[Any] = weakref.WeakSet()
-"""All that have a `reset()` to be called in the child of a fork."""
+"""All that have an `after_fork()` to be called in the child of a fork."""
 
 
 def native() -> Native:
@@ -249,6 +251,7 @@ def pool() -> Pool:
     if found is None:
         with _lock:
             found = _pool = _pool or Pool(native(), get_num_threads())
+            changes[0] += 1
     return found
 
 
@@ -283,6 +286,7 @@ def set_num_threads(threads: int) -> None:
         )
     with _lock:
         old, _pool, _threads = _pool, None, int(threads)
+        changes[0] += 1
         if old is not None:
             old.quit()
 
@@ -291,8 +295,9 @@ def _after_fork() -> None:
     """In the child there is one thread; the pool's memory is as the others left it."""
     global _lock, _pool
     _lock, _pool = threading.RLock(), None
+    changes[0] += 1
     for program in list(programs):
-        program.reset()
+        program.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

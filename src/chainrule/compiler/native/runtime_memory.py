@@ -54,6 +54,32 @@ free: list[Arena] = []
 """Arenas that nobody uses now. Whoever takes one off the list has it alone until it is put back."""
 
 
+def take() -> Arena | None:
+    """Take the arena off the list that was used last."""
+    try:
+        reference = free.pop()
+    except IndexError:
+        return None
+    _mark(reference, 1)
+    return reference
+
+
+def put_back(reference: Arena) -> None:
+    """Put an arena on the list."""
+    _mark(reference, 0)
+    free.append(reference)
+
+
+def mark_of(memory: Array) -> int:
+    """The address of an int64 behind an arena that is 0 while it is on the list."""
+    return address_of(memory) + -(-memory.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _mark(reference: Arena, taken: int) -> None:
+    if (memory := reference()) is not None:
+        ctypes.c_int64.from_address(mark_of(memory)).value = taken
+
+
 def arena(nbytes: int, first: Arena | None = None) -> Array:
     """An arena of so many bytes, off the list or new.
 
@@ -65,7 +91,11 @@ def arena(nbytes: int, first: Arena | None = None) -> Array:
         found = None if reference is None else reference()
         if found is not None and found.nbytes >= nbytes:
             return found
-        try:
-            reference = free.pop()  # the too small goes when its programs find the larger
-        except IndexError:
-            return memory(nbytes)
+        if (reference := take()) is None:  # the too small goes when its programs find the larger
+            return _new(max(nbytes, 1))
+
+
+def _new(nbytes: int) -> Array:
+    made = memory(-(-nbytes // ALIGNMENT) * ALIGNMENT + ALIGNMENT)[:nbytes]
+    _mark(weakref.ref(made), 1)
+    return made
