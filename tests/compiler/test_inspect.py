@@ -57,12 +57,33 @@ def test_each_stage_can_be_read(report):
     assert count == len(report.plan.natives)
     for number in range(count):
         assert report.llvm_of(number).startswith("define internal void @kernel")
-        assert report.llvm_of(number).count("\ndefine") == 0
-        assert f"kernel{number}:" in report.assembly_of(number)
+        called = report.code.reached(f"kernel{number}")
+        assert report.llvm_of(number).count("define") == len(called)
+        assert all(f"{name}:" in report.assembly_of(number) for name in called)
         assert "ret" in report.assembly_of(number)
     with pytest.raises(InspectionError, match=f"no kernel {count}; there are {count}, from 0"):
         report.llvm_of(count)
     assert report.after("dead")
+
+
+def test_a_kernel_is_followed_from_the_layer_to_the_multiply_adds(report):
+    """Its operations name the user's layer and line; what it calls does the arithmetic."""
+    labels = report.program.tables.kernels
+    (number,) = (n for n, k in enumerate(labels) if k.name.startswith("matmul add relu"))
+    told = report.operations_of(number)
+    assert "matmul(" in told and "# " in told and "test_inspect.py:" in told and "Linear" in told
+    assert report.target.name == "plain" or "fma" in report.assembly_of(number)
+    assert all(name in report.code.assembly for name in report.code.llvm)
+    with pytest.raises(InspectionError, match="there is no kernel -1"):
+        report.operations_of(-1)
+
+
+def test_links_of_the_page_lead_somewhere(report):
+    shown = page(report)
+    ids = re.findall(r'id="([^"]*)"', shown)
+    links = re.findall(r'href="#([^"]*)"', shown)
+    assert len(ids) == len(set(ids)) and set(links) <= set(ids)
+    assert {f"kernel{n}" for n in range(len(report.program.tables.kernels))} <= set(links)
 
 
 def test_every_kernel_is_in_the_profile_once(report):

@@ -3,7 +3,8 @@
     report = step.inspect()       # after a call
     print(report)                 # the profile: time, GFLOP/s, GB/s, share of the ceilings
     report.graph, report.simplified, report.kernels, report.llvm, report.assembly
-    report.save("step.html")      # all of it on one page
+    report.operations_of(5), report.llvm_of(5), report.assembly_of(5)
+    report.save("step.html")      # all of it on one page, from the operations to their assembly
 
 The profile is taken on a copy of the program, of its states and of its numbers, so that nothing of
 the user's is touched; arguments are made up, as they are not kept after a call.
@@ -12,7 +13,6 @@ the user's is touched; arguments are made up, as they are not kept after a call.
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.compiler import build, passes, show
+from chainrule.compiler.inspect_code import Code, code_of
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import jit
 from chainrule.compiler.native.ceiling import ceiling
@@ -33,6 +34,10 @@ from chainrule.files import atomic_write
 from chainrule.graph import Array
 
 WARMUP, RUNS, BUDGET = 3, 30, 1.0
+EXPLAINED = """\
+time: of all threads together, and its share of all kernels'. GFLOP/s: a thread's, of what one core
+reaches in multiply-adds that need no memory. GB/s: what a kernel must read and write at least, by
+the clock, of what the threads read from memory: above 100 % it came from the caches."""
 
 
 class InspectionError(ChainruleError, RuntimeError):
@@ -125,7 +130,7 @@ class Profile:
         total = sum(row.work for row in self.rows) or 1e-12
         lines = [
             f"{'kernel':>8} {'time us':>9} {'share':>6} {'chunks':>6} {'GFLOP/s':>8} "
-            f"{'of peak':>7} {'GB/s':>6} {'of peak':>7}  what"
+            f"{'of core':>7} {'GB/s':>6} {'of mem':>7}  what"
         ]
         groups = sorted(groups, key=lambda rows: -sum(row.work for row in rows))
         for rows in groups[:most]:
@@ -148,12 +153,16 @@ class Profile:
     def __str__(self) -> str:
         flops = sum(row.flops for row in self.rows)
         return (
-            f"{self.total * 1e6:.1f} us on {self.threads} threads, {flops / self.total / 1e9:.1f} "
+            f"{self.total * 1e6:.1f} us on {self.on_threads}, {flops / self.total / 1e9:.1f} "
             f"GFLOP/s; threads were busy {self.busy:.0%} of it, {self.outside * 1e6:.1f} us passed "
             f"in no kernel\none core's multiply-adds reach {self.peak_flops / 1e9:.0f} GFLOP/s, "
-            f"reading from memory {self.peak_bytes / 1e9:.0f} GB/s on {self.threads} threads\n"
-            f"{self.grouped(40)}"
+            f"reading from memory {self.peak_bytes / 1e9:.0f} GB/s on {self.on_threads}\n"
+            f"{self.grouped(40)}\n{EXPLAINED}"
         )
+
+    @property
+    def on_threads(self) -> str:
+        return "1 thread" if self.threads == 1 else f"{self.threads} threads"
 
 
 class Inspection:
@@ -212,23 +221,33 @@ class Inspection:
         """The code of the processor."""
         return jit.assembly(self.llvm, self.target)
 
+    @functools.cached_property
+    def code(self) -> Code:
+        """`llvm` and `assembly`, function by function."""
+        return code_of(self.llvm, self.assembly)
+
+    def operations_of(self, number: int) -> str:
+        """What one kernel computes: the graph's operations, with the layer and the user's line."""
+        self._known(number)
+        kernel = self.plan.schedule.kernels[self.plan.natives[number]]
+        return "\n".join(show.format_op(op) + show.comment(op) for op in kernel.ops)
+
     def llvm_of(self, number: int) -> str:
-        """The part of `llvm` that is one kernel."""
-        pattern = rf"^define [^\n]*@kernel{number}\(.*?^}}"
-        found = re.search(pattern, self.llvm, re.MULTILINE | re.DOTALL)
-        return self._one(number, found)
+        """The part of `llvm` that is one kernel, and the functions that it calls."""
+        return self._parts(self.code.llvm, number)
 
     def assembly_of(self, number: int) -> str:
-        """The part of `assembly` that is one kernel."""
-        pattern = rf"^_?kernel{number}:.*?(?=^\.Lfunc_end|^[A-Za-z_]\w*:|\Z)"
-        found = re.search(pattern, self.assembly, re.MULTILINE | re.DOTALL)
-        return self._one(number, found)
+        """The part of `assembly` that is one kernel, and the functions that it calls."""
+        return self._parts(self.code.assembly, number)
 
-    def _one(self, number: int, found: re.Match[str] | None) -> str:
-        if found is None:
-            count = len(self.program.tables.kernels)
+    def _parts(self, texts: dict[str, str], number: int) -> str:
+        self._known(number)
+        return "\n\n".join(texts[name] for name in self.code.reached(f"kernel{number}"))
+
+    def _known(self, number: int) -> None:
+        count = len(self.program.tables.kernels)
+        if not 0 <= number < count:
             raise InspectionError(f"there is no kernel {number}; there are {count}, from 0.")
-        return found[0]
 
     @functools.cached_property
     def profile(self) -> Profile:

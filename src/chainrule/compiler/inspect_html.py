@@ -13,18 +13,28 @@ if TYPE_CHECKING:
     from chainrule.compiler.inspect import Inspection, Profile, Row
 
 STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em }
-h2 { font-size: 1.15em; margin: 1.6em 0 .4em }
-pre { font: 12px/1.4 ui-monospace, monospace; overflow: auto; max-height: 40em; padding: .6em;
-      border: 1px solid #8886 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .1em .7em; text-align: right } td.text, th.text { text-align: left }
-tr:nth-child(even) { background: #8881 }
-.lane { position: relative; height: 26px; margin: 2px 0; background: #8881 }
-.lane div { position: absolute; top: 0; height: 24px; overflow: hidden; white-space: nowrap;
-            font-size: 11px; line-height: 24px; box-sizing: border-box; color: #000;
-            border-left: 1px solid #fff }
-summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
+.inspection { font: 14px/1.45 system-ui, sans-serif; max-width: 1400px; margin: 0 auto }
+.inspection h2 { font-size: 1.15em; margin: 1.6em 0 .4em }
+.inspection pre { font: 12px/1.4 ui-monospace, monospace; overflow: auto; max-height: 40em;
+                  padding: .6em; border: 1px solid #8886 }
+.inspection .wide { overflow-x: auto }
+.inspection table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+                    white-space: nowrap }
+.inspection th, .inspection td { padding: .1em .7em; text-align: right }
+.inspection td.text, .inspection th.text { text-align: left }
+.inspection td.text { white-space: normal; min-width: 6em }
+.inspection tr:nth-child(even) { background: #8881 }
+.inspection .lane { position: relative; height: 26px; margin: 2px 0; background: #8881 }
+.inspection .lane div { position: absolute; top: 0; height: 24px; overflow: hidden;
+                        white-space: nowrap; font-size: 11px; line-height: 24px;
+                        box-sizing: border-box; color: #000; border-left: 1px solid Canvas }
+.inspection summary { cursor: pointer; font-weight: 600; margin: .4em 0 }
+.inspection details details { margin-left: 1em }
+.inspection details details summary { font-weight: 400 }
+"""
+PAGE = """
+:root { color-scheme: light dark }
+body { margin: 1.5em 1em }
 """
 
 
@@ -32,7 +42,8 @@ def page(inspection: Inspection) -> str:
     title = escape(inspection.graph.name)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"</head><body>\n{fragment(inspection)}\n</body></html>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{PAGE}</style></head><body>\n{fragment(inspection)}\n</body></html>\n"
     )
 
 
@@ -40,7 +51,7 @@ def fragment(inspection: Inspection) -> str:
     """The page's content, for notebooks too."""
     profile = inspection.profile
     parts = [
-        f"<style>{STYLE}</style>",
+        f'<style>{STYLE}</style>\n<div class="inspection">',
         f"<h1>{escape(inspection.graph.name)}</h1>",
         *[f"<p>{escape(line)}</p>" for line in str(inspection).splitlines()[:3]],
         "<h2>Where the time goes</h2>",
@@ -50,12 +61,38 @@ def fragment(inspection: Inspection) -> str:
         "<p>One run from left to right, a line for each thread; a bar is a kernel.</p>",
         timeline(profile),
         "<h2>Kernels</h2>",
-        table(profile),
+        f"<p>{escape(explained())}</p>",
+        table(profile, len(inspection.program.tables.kernels)),
         "<h2>Memory</h2>",
         memory_svg(inspection.plan),
+        "<h2>From the graph to the processor</h2>",
         *_texts(inspection),
+        "<h2>The code of each kernel</h2>",
+        "<p>Its operations with the layer and the line they come from, its code, and the functions "
+        "it calls.</p>",
+        *_kernels(inspection),
+        "<h2>Functions that kernels call</h2>",
+        *_functions(inspection),
+        "</div>",
     ]
     return "\n".join(parts)
+
+
+def explained() -> str:
+    from chainrule.compiler.inspect import EXPLAINED
+
+    return EXPLAINED.replace("\n", " ")
+
+
+def _folded(summary: str, *inside: str, id: str = "") -> str:
+    """Something that opens on a click; `id` is inside, so that a link to it opens it."""
+    mark = f'<div id="{id}"></div>' if id else ""
+    content = "".join(inside)
+    return f"<details><summary>{summary}</summary>{mark}{content}</details>"
+
+
+def _pre(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
 
 
 def _texts(inspection: Inspection) -> Iterator[str]:
@@ -64,10 +101,38 @@ def _texts(inspection: Inspection) -> Iterator[str]:
         ("The graph after all passes", str(inspection.simplified)),
         ("Kernels and memory", inspection.kernels),
         ("Graph and kernels for Graphviz", inspection.dot),
-        ("LLVM IR", inspection.llvm),
-        ("Assembly", inspection.assembly),
     ):
-        yield f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>"
+        yield _folded(name, _pre(text))
+
+
+def _code(inspection: Inspection, name: str) -> str:
+    """The functions that one calls, as links, and its code."""
+    code = inspection.code
+    links = ", ".join(f'<a href="#{one}">{one}</a>' for one in code.calls[name])
+    calls = f"<p>calls {links}</p>" if links else ""
+    return (
+        calls
+        + _folded("LLVM IR", _pre(code.llvm[name]))
+        + _folded("Assembly", _pre(code.assembly.get(name, "")))
+    )
+
+
+def _kernels(inspection: Inspection) -> Iterator[str]:
+    """Every kernel from its operations to its assembly."""
+    for number, label in enumerate(inspection.program.tables.kernels):
+        operations = inspection.operations_of(number)
+        name = f"kernel{number}"
+        yield _folded(
+            f"{name}: {escape(label.family)}: {escape(label.name)}",
+            _pre(operations) if operations else "", _code(inspection, name), id=name,
+        )  # fmt: skip
+
+
+def _functions(inspection: Inspection) -> Iterator[str]:
+    kernels = {f"kernel{n}" for n in range(len(inspection.program.tables.kernels))}
+    for name in inspection.code.llvm:
+        if name not in kernels:
+            yield _folded(escape(name), _code(inspection, name), id=name)
 
 
 def colour(family: str) -> str:
@@ -131,19 +196,24 @@ def timeline(profile: Profile) -> str:
     return "".join(lanes)
 
 
-def table(profile: Profile) -> str:
+def table(profile: Profile, kernels: int) -> str:
+    """The kernels, longest first; those below `kernels` have code to link to."""
     work = sum(row.work for row in profile.rows) or 1e-12
-    names = ("kernel", "phase", "time us", "share", "chunks", "GFLOP/s", "of peak", "GB/s")
-    head = "".join(f"<th>{name}</th>" for name in (*names, "of peak"))
-    lines = [f'<tr>{head}<th class="text">family</th><th class="text">what</th></tr>']
+    names = ("time us", "share", "GFLOP/s", "of one core", "GB/s", "of memory", "phase", "chunks")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    words = '<th class="text">what</th><th class="text">family</th>'
+    lines = [f"<tr><th>kernel</th>{words}{head}</tr>"]
     for row in sorted(profile.rows, key=lambda row: -row.work):
         flops, traffic = profile.shares(row)
+        link = f'<a href="#kernel{row.number}">{row.number}</a>'
+        number = link if row.number < kernels else str(row.number)
+        words = "".join(f'<td class="text">{escape(x)}</td>' for x in (row.name, row.family))
         numbers = (
-            str(row.number), str(row.phase), f"{row.work * 1e6:.1f}", f"{row.work / work:.1%}",
-            str(row.chunks), f"{row.flops / max(row.work, 1e-12) / 1e9:.1f}", f"{flops:.1%}",
+            f"{row.work * 1e6:.1f}", f"{row.work / work:.1%}",
+            f"{row.flops / max(row.work, 1e-12) / 1e9:.1f}", f"{flops:.1%}",
             f"{row.bytes / max(row.wall, 1e-12) / 1e9:.1f}", f"{traffic:.1%}",
+            str(row.phase), str(row.chunks),
         )  # fmt: skip
         cells = "".join(f"<td>{x}</td>" for x in numbers)
-        words = "".join(f'<td class="text">{escape(x)}</td>' for x in (row.family, row.name))
-        lines.append(f"<tr>{cells}{words}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+        lines.append(f"<tr><td>{number}</td>{words}{cells}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'

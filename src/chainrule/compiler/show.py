@@ -29,6 +29,12 @@ def format_op(op: Op) -> str:
     return f"{made} = {op.name}({', '.join(arguments)})"
 
 
+def comment(op: Op) -> str:
+    """The layer and the line that an operation comes from."""
+    told = "  ".join(filter(None, (op.where, op.line)))
+    return f"  # {told}" if told else ""
+
+
 def _named(value: Value) -> str:
     return f"{value!r} {value.name!r}" if value.name else repr(value)
 
@@ -42,10 +48,7 @@ def format_graph(graph: Graph) -> str:
         shown = array.flat[0] if array.size and not any(array.strides) else "..."
         lines.append(f"  {value!r} = constant({shown})")
     for op in graph.ops:
-        comment = (
-            "  # " + "  ".join(filter(None, (op.where, op.line))) if op.where or op.line else ""
-        )
-        lines.append(f"  {format_op(op)}{comment}")
+        lines.append(f"  {format_op(op)}{comment(op)}")
     results = [
         f"%{value.number}"
         + (f" -> %{graph.inputs[graph.updates[i]].number}" if i in graph.updates else "")
