@@ -31,7 +31,7 @@ from chainrule.compiler.launch import (
 )
 from chainrule.compiler.native.runtime_memory import address_of
 from chainrule.compiler.numbers import NumberProgram
-from chainrule.compiler.results import SPENT, Results, made
+from chainrule.compiler.results import SPENT, Results, made, new_node
 from chainrule.compiler.signature import leaf_key
 from chainrule.compiler.trace import Outside, Tracer, finder, put_setting
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, structure
@@ -69,7 +69,7 @@ class Version:
         numbers = [(i, *x) for i, x in enumerate(tracer.inputs) if not isinstance(x, Outside)]
         self.numbers = NumberProgram(tracer.numbers, results.wanted | {p for _, p, _ in numbers})
         self._scalars: list[tuple[int, int, Any]] = numbers
-        self._assigned = results.assigned
+        self._assigned, self._rebound = results.assigned, results.rebound
         self._gradients = results.gradients
         self._frozen = results.frozen
         self._counters = [
@@ -81,7 +81,7 @@ class Version:
         self._entries = [e for e in results.entries if (id(e[0]), e[1]) not in counted]
         self._leaves, self._build = results.leaves, results.build
         self._single = _is_one_tensor(results)
-        self._back, self._saved = results.back, results.saved
+        self._back, self._saved, self._again = results.back, results.saved, results.again
         self._sources = [] if self._back is None else self._back.sources
         self._take_books(tracer, set(results.updates.values()))
         self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
@@ -350,16 +350,14 @@ class Version:
         for i, _, _ in self._scalars:  # their memory is used again
             arrays[i] = arrays[i].copy()
         tensors = [find(leaves) for _, find in self._sources]
-        saved = [outputs[i] if kind == "output" else arrays[i] for kind, i in self._saved]
-        places = {x: i for i, x in enumerate(self.graph.inputs)}
-        replaced = set(self.graph.updates.values())
-        inputs = {x: make(arrays[i]) for x, i in places.items() if i not in replaced}
+        there = {"input": arrays, "output": outputs}
+        saved = [there[kind][i] for kind, i in self._saved]
+        inputs = {value: make(there[kind][i]) for value, kind, i in self._again}
         for (value, _), tensor in zip(self._sources, tensors, strict=True):
-            if places[value] not in replaced:
-                inputs[value] = make(tensor._array, tensor._node, tensor._slot)
+            if value in inputs:
+                inputs[value] = make(inputs[value]._array, tensor._node, tensor._slot)
         call = Call(self.graph.name, back, self._backend, saved, inputs)
-        results = tuple(outputs[self.graph.outputs.index(value)] for value in back.outputs)
-        return Node(call, {}, tuple(tensors), results)
+        return Node(call, {}, tuple(tensors), tuple(back.outputs))  # type: ignore[arg-type]
 
     def _prepare(self, leaves: Sequence[Any]) -> list[Any]:
         """Let the program know where everything lies; what is returned must live until it ran."""
@@ -403,6 +401,9 @@ class Version:
             )
         for tensor, array in assigned:
             tensor._array = array
+        for slot, find in self._rebound:
+            tensor = find(leaves)
+            tensor._node, tensor._slot = new_node(slot, node)
         for tensor, position in gradients:
             tensor._grad = None if position is None else Deferred(outputs[position])
         if self._kept_gradients is not None:
