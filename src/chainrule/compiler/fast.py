@@ -52,7 +52,7 @@ def is_usual(version: Any) -> bool:
     places = [what for kind, what in version._leaves if kind != "constant"]
     return (
         not any(more)
-        and not getattr(version, "_rebound", None)
+        and not version._rebound
         and not (version._had_grads or version._effects or version._copied)
         and all(kind in ("output", "spent", "constant") for kind, _ in version._leaves)
         and len(set(places)) == len(places)
