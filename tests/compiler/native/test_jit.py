@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,21 @@ def test_functions_run_while_their_library_lives():
     library = Library(assemble(square(), host()), ["square"], host())
     function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(library.addresses["square"])
     assert function(12) == 144
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_libraries_that_were_dropped_leave_no_memory():
+    def resident() -> float:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 2**10
+
+    code = assemble(square(), host())
+    for _ in range(200):
+        Library(code, ["square"], host())
+    before = resident()
+    for _ in range(400):
+        Library(code, ["square"], host())
+    assert resident() - before < 400  # KiB: less than 1 for each; one linker for all kept 8
 
 
 def test_libraries_of_the_same_names_live_side_by_side():

@@ -14,6 +14,9 @@ from chainrule.errors import ChainruleError, require
 LEVEL = 2
 """The code generator's level: 3 takes longer and gives the same speed."""
 
+LIBRARIES = 32
+"""How many libraries one of LLVM's linkers loads."""
+
 
 class CompileError(ChainruleError, RuntimeError):
     """LLVM refused what it was given: a fault of chainrule, never of the user."""
@@ -77,14 +80,32 @@ def immortal(thing: Any) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-@functools.cache
-def _linker(target: Target) -> Any:
-    """LLVM's linker into this process. It outlives the interpreter, as the code in it may run on
-    threads that do."""
-    llvm = require("llvmlite.binding", extra="full")
-    linker = llvm.create_lljit_compiler(machine(target))
-    immortal(linker)
-    return linker
+class _Linkers:
+    """LLVM's linkers into this process, one after another.
+
+    A linker keeps about 8 KiB of each library for as long as it lives itself, which is as long as
+    one of its libraries does. So each gets a number of libraries, and then there is another one: a
+    process may load and drop any number of programs.
+    """
+
+    def __init__(self, target: Target):
+        self._target = target
+        self._linker: Any = None
+        self._left = 0
+
+    def take(self) -> Any:
+        """The linker for one more library."""
+        # No lock: two threads that come here at once make a linker each.
+        linker = self._linker
+        if self._left <= 0:
+            llvm = require("llvmlite.binding", extra="full")
+            linker = self._linker = llvm.create_lljit_compiler(machine(self._target))
+            self._left = LIBRARIES
+        self._left -= 1
+        return linker
+
+
+_linkers = functools.cache(_Linkers)
 
 
 _numbers = itertools.count()
@@ -110,7 +131,7 @@ class Library:
         imports: Mapping[str, int] | None = None,
     ):
         llvm = require("llvmlite.binding", extra="full")
-        linker = _linker(target)
+        linker = _linkers(target).take()
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in (imports or {}).items():
             builder.import_symbol(name, address)
