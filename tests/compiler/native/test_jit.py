@@ -39,7 +39,8 @@ def test_functions_run_while_their_library_lives():
 def test_libraries_that_were_dropped_leave_no_memory():
     def resident() -> float:
         gc.collect()
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 2**10
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * mmap.PAGESIZE / 2**10
 
     code = assemble(square(), host())
     for _ in range(200):
