@@ -14,7 +14,9 @@ What a node has saved can therefore not change behind its back, and no version c
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -123,6 +125,9 @@ class Primitive:
         return f"<primitive {self.name}: {self.formula}>"
 
 
+_spec: Any = tuple.__new__  # a Spec in a third of the time
+
+
 class Leaf:
     """Where a gradient ends: a tensor that the user made and asked a gradient for."""
 
@@ -155,16 +160,18 @@ class Node:
     ):
         self.primitive = primitive
         self.params = params
-        self.edges = tuple([None if x._node is None else (x._node, x._slot) for x in inputs])
-        self.inputs = tuple(
-            [
-                x._array if read else Spec(x._array.shape, x._array.dtype)
-                for x, read in zip(inputs, primitive.reads_inputs(len(inputs)), strict=True)
-            ]
-        )
-        self.outputs = (
-            outputs if primitive.reads_output else tuple([Spec(z.shape, z.dtype) for z in outputs])
-        )
+        edges: list[Any] = []
+        values: list[Any] = []
+        saves = primitive.reads_inputs(len(inputs))
+        for x, read in zip(inputs, saves, strict=True):
+            node, array = x._node, x._array
+            edges.append(None if node is None else (node, x._slot))
+            values.append(array if read else _spec(Spec, (array.shape, array.dtype)))
+        self.edges = tuple(edges)
+        self.inputs = tuple(values)
+        if not primitive.reads_output:
+            outputs = tuple([_spec(Spec, (z.shape, z.dtype)) for z in outputs])
+        self.outputs = outputs
         # Creation order is a topological order: a node is made after all that it depends on.
         self.sequence = next(_sequence)
         self.hooks: dict[int, Any] = {}
@@ -223,6 +230,18 @@ def told(x: Any) -> Any:
 
 def _is_plain(x: Any) -> bool:
     return not issubclass(type(x), Symbol | tuple | list)
+
+
+_NUMBERS = frozenset({bool, int, float, complex, str, type(None)})
+
+
+def _need_telling(params: dict[str, Any]) -> bool:
+    """Whether there may be a `Symbol` in parameters."""
+    for x in params.values():
+        kind = type(x)
+        if not (_NUMBERS.issuperset(map(type, x)) if kind is tuple else kind in _NUMBERS):
+            return True
+    return False
 
 
 class Deferred:
@@ -294,6 +313,7 @@ class _State(threading.local):
     backwards: int = 0  # calls of backward(): did one come since the optimiser's last step?
     observers: tuple[Callable[..., None], ...] = ()
     tracer: Any = None  # what writes applications down instead of computing them (floor 2)
+    program: Any = None  # the outermost tracer, if it traces a whole program
 
 
 class _Structure:
@@ -311,10 +331,7 @@ def program_tracer() -> Any:
 
     None where nothing is traced, or only the body of a loop that runs eagerly.
     """
-    tracer = state.tracer
-    while tracer is not None and tracer.parent is not None:
-        tracer = tracer.parent
-    return tracer if hasattr(tracer, "read_array") else None
+    return state.program
 
 
 def at_one_line() -> contextlib.AbstractContextManager[None]:
@@ -329,8 +346,7 @@ _NOTHING = contextlib.nullcontext()
 _sequence = itertools.count()
 _new = object.__new__
 _tensor_class: type[Any] = Value
-_abstract: type[Any] | None = None
-_make_abstract: Any = None
+_watched = False
 
 
 def register_tensor_class(cls: type[T]) -> type[T]:
@@ -340,16 +356,16 @@ def register_tensor_class(cls: type[T]) -> type[T]:
     return cls
 
 
-def register_abstract(kind: type[Any], make_abstract: Callable[..., Any]) -> None:
-    """Name what stands in the place of arrays while a function is traced, and what wraps it."""
-    global _abstract, _make_abstract
-    _abstract, _make_abstract = kind, make_abstract
+def watch(on: bool) -> None:
+    """Say whether a thread traces a program: its tracer then makes the tensors of that thread."""
+    global _watched
+    _watched = on
 
 
 def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor:
     """Wrap an array as a tensor."""
-    if type(array) is _abstract:
-        return _make_abstract(array, node, slot)
+    if _watched and (program := state.program) is not None:
+        return program.born(array, node, slot)
     tensor = _new(_tensor_class)
     tensor._array = array
     tensor._node = node
@@ -360,19 +376,32 @@ def make(array: Array, node: Node | Leaf | None = None, slot: int = 0) -> Tensor
 
 def constant(value: Any, shape: Shape, dtype: DType) -> Tensor:
     """A tensor whose elements are all `value`, stored once."""
+    tracer, kind = state.tracer, type(value)
+    if (kind is float or kind is int) and (tracer is None or tracer is state.program):
+        # 0.0 and -0.0 are equal.
+        return make(_repeated(value, kind is float and math.copysign(1.0, value), shape, dtype))
+    array = _splat(value, shape, dtype)
+    if tracer is not None:
+        tracer.made(array)
+    return make(array)
+
+
+def _splat(value: Any, shape: Shape, dtype: DType) -> Array:
     # Bytes are a buffer that cannot be written to, and steps of 0 repeat what is in it.
     with np.errstate(over="ignore"):  # 1e39 is infinite in float32
         stored = np.asarray(value, dtype=dtype).tobytes()
-    array = np.ndarray(shape, dtype, stored, 0, (0,) * len(shape))
-    if state.tracer is not None:
-        state.tracer.made(array)
-    return make(array)
+    return np.ndarray(shape, dtype, stored, 0, (0,) * len(shape))
+
+
+@functools.lru_cache(1024, typed=True)
+def _repeated(value: float, sign: float, shape: Shape, dtype: DType) -> Array:
+    return _splat(value, shape, dtype)
 
 
 def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
     """Apply a primitive to tensors: check, evaluate, remember. See the head of this file."""
     tracer = state.tracer
-    if tracer is not None and not all(map(_is_plain, params.values())):
+    if tracer is not None and params and _need_telling(params):
         params = {name: told(x) for name, x in params.items()}
     try:
         specs = primitive.infer(*inputs, **params)
@@ -394,15 +423,20 @@ def apply(primitive: Primitive, *inputs: Any, **params: Any) -> Any:
             error.line = users_line()
         raise
     node = None
-    if primitive.derivatives is not None and state.grad_enabled:
+    if state.grad_enabled and primitive.derivatives is not None:
         for x in inputs:
             if x._node is not None:
                 node = Node(primitive, params, inputs, results)
                 break
-    outputs = wrap_outputs(results, node) if several else (wrap(results[0], node),)
+    if several:
+        outputs = wrap_outputs(results, node)
+        for observer in state.observers:
+            observer(primitive, inputs, outputs, params)
+        return outputs
+    output = wrap(results[0], node)
     for observer in state.observers:
-        observer(primitive, inputs, outputs, params)
-    return outputs if several else outputs[0]
+        observer(primitive, inputs, (output,), params)
+    return output
 
 
 Primitive.__call__ = apply  # type: ignore[method-assign]

@@ -109,6 +109,11 @@ def broadcast_shape(*shapes: Shape) -> Shape:
 
 def operands(x: Any, y: Any, float_only: bool = False) -> tuple[Any, Any]:
     """Two operands as tensors of one dtype and one shape; Python scalars take the other's dtype."""
+    if isinstance(x, Value) and isinstance(y, Value):
+        a, b = x._array, y._array
+        dtype = a.dtype
+        if dtype is b.dtype and a.shape == b.shape and (not float_only or dtype.kind in "fc"):
+            return x, y
     if isinstance(y, SCALARS):
         # Of two numbers the standard says nothing; give the result that they have as tensors.
         return _with_scalar(as_tensor(x), y, float_only)

@@ -21,8 +21,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from chainrule.compiler.traced import ABSENT
 from chainrule.errors import ChainruleWarning, warn_at_users_line
-from chainrule.graph import Value
+from chainrule.graph import Value, structure
 
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType)
@@ -134,6 +135,13 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
+@functools.lru_cache(512)
+def reads(code: types.CodeType) -> tuple[list[tuple[str, ...]], frozenset[str]]:
+    """The names that a code reads, each with the attributes after it; those that it assigns to."""
+    stores = {i.argval for i in dis.get_instructions(code) if i.opname in _STORES}
+    return list(dict.fromkeys(chains(code))), frozenset(stores)
+
+
 def chains(code: types.CodeType) -> Iterator[tuple[str, ...]]:
     """The names that a code reads, with the attributes after them: ("self", "model", "weight")."""
     chain: list[str] = []
@@ -197,8 +205,8 @@ class Names:
         code = function.__code__
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         for part in _codes(code):
-            assigned = {i.argval for i in dis.get_instructions(part) if i.opname in _STORES}
-            for name, *attributes in set(chains(part)):
+            found, assigned = reads(part)
+            for name, *attributes in found:
                 if name in assigned and not attributes:
                     continue  # of these `warn_of_assignments` tells
                 if name in cells:
@@ -315,6 +323,20 @@ def _is_library(name: str | None) -> bool:
 
 
 _LIBRARIES = frozenset({"chainrule", "numpy", "scipy", *sys.stdlib_module_names} - {"__main__"})
+
+
+def settings(module: Any) -> dict[str, Any]:
+    """The plain attributes of a module."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, PLAIN)}
+
+
+def put_setting(module: Any, name: str, value: Any) -> None:
+    """Give a module a plain attribute, or take it away."""
+    if value is ABSENT:
+        vars(module).pop(name, None)
+    else:
+        vars(module)[name] = value
+    structure.epoch += 1
 
 
 def warn_of_assignments(function: Any) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainrule.compiler.slots import array_slot, node_slot
-from chainrule.compiler.traced import Traced
+from chainrule.compiler.traced import ABSENT, Traced
 from chainrule.graph import Array, Leaf, Node
-
-ABSENT: Any = object()
 
 
 class Edge(Leaf):

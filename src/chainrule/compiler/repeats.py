@@ -40,7 +40,8 @@ class _Pattern:
     Attributes:
         shared: values that are the same for all parameters; they come first in that list.
         roles: then those of the parameter, its gradient and entries of its state.
-        ops: operations, whose results follow: their inputs' positions, and one that was made.
+        ops: operations, whose results follow: their inputs' positions, one that was made, and the
+            results' shapes and dtypes.
         reads: the numbers of the state that were read.
         made: entries of the state that were made, as if they had been there before: whether it is a
             tensor, and its array or the number.
@@ -50,7 +51,7 @@ class _Pattern:
 
     shared: list[ir.Value] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
-    ops: list[tuple[list[int], ir.Op]] = field(default_factory=list)
+    ops: list[tuple[list[int], ir.Op, list[Any]]] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
     made: list[tuple[str, bool, Any]] = field(default_factory=list)
     assigned: list[tuple[str, int]] = field(default_factory=list)
@@ -179,9 +180,8 @@ class Updates:
         values = [*pattern.shared, *[holders[name]._array.value for name in pattern.roles]]
         ops, line, where = tracer.graph.ops, tracer.line, tracer.where
         line = None if line is ABSENT else line
-        for positions, like in pattern.ops:
+        for positions, like, specs in pattern.ops:
             inputs = [values[i] for i in positions]
-            specs = [z.spec for z in like.outputs]
             op = ir.Op(like.primitive, inputs, like.params, specs, line, where)
             ops.append(op)
             values.extend(op.outputs)
@@ -210,7 +210,9 @@ def _positions(pattern: _Pattern, before: dict[str, ir.Value], ops: list[ir.Op])
     pattern.roles = list(before)
     order = [*pattern.shared, *before.values(), *results]
     positions = {value: position for position, value in enumerate(order)}
-    pattern.ops = [([positions[x] for x in op.inputs], op) for op in kept]
+    pattern.ops = [
+        ([positions[x] for x in op.inputs], op, [z.spec for z in op.outputs]) for op in kept
+    ]
     return positions
 
 

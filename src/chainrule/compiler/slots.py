@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from chainrule.compiler.numbers import NumberDict, reading_methods
-from chainrule.compiler.traced import Traced
-from chainrule.graph import Value, program_tracer, register_abstract, state
+from chainrule.compiler.traced import ABSENT, Traced
+from chainrule.graph import Value, state, watch
 from chainrule.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ put_grad, put_node, put_index = grad_slot.__set__, node_slot.__set__, index_slot
 class Born(Tensor):
     """A tensor that a trace has made: the tracer has no books on it, and need not be asked.
 
-    One that is assigned numbers that are known becomes an ordinary tensor, since those may outlive
-    the trace.
+    One whose numbers are known may outlive the trace. The tracer keeps an eye on those, and in the
+    end makes ordinary tensors of them.
     """
 
     __slots__ = ()
@@ -48,14 +48,18 @@ class Born(Tensor):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_array" and type(value) is not Traced:
-            object.__setattr__(self, "__class__", Tensor)
+            if state.program is None:
+                grow_up(self)
+            else:
+                state.program.bear(self)
         object.__setattr__(self, name, value)
 
 
 Born.__name__ = Born.__qualname__ = "Tensor"
 
 
-def _make_born(array: Traced, node: Any, slot: int) -> Tensor:
+def born(array: Any, node: Any, slot: int) -> Born:
+    """A tensor that is made in a trace."""
     tensor = _new(Born)
     put_array(tensor, array)
     put_node(tensor, node)
@@ -64,20 +68,24 @@ def _make_born(array: Traced, node: Any, slot: int) -> Tensor:
     return tensor
 
 
-register_abstract(Traced, _make_born)
+def grow_up(tensor: Any) -> None:
+    """Make an ordinary tensor of one that a trace has made."""
+    if type(tensor) is Born:
+        object.__setattr__(tensor, "__class__", Tensor)
 
 
 def _watched_array() -> property:
     def get(tensor: Any) -> Any:
-        array, tracer = array_of(tensor), state.tracer
-        # Most are made in this very trace: these the tracer need not be asked for.
-        if tracer is None or (type(array) is Traced and array.tracer is tracer):
-            return array
-        program = program_tracer()
-        return array if program is None else program.read_array(tensor)
+        program = state.program
+        if program is None:
+            return array_of(tensor)
+        books = program.outside.get(id(tensor))
+        if books is None or books.array is ABSENT:
+            return program.read_array(tensor)
+        return books.array
 
     def put(tensor: Any, array: Any) -> None:
-        program = None if state.tracer is None else program_tracer()
+        program = state.program
         if program is None:
             put_array(tensor, array)
         else:
@@ -91,23 +99,12 @@ def _watched(slot: Any, name: str) -> property:
     read, write = f"read_{name}", f"write_{name}"
     plain, assign = slot.__get__, slot.__set__
 
-    def is_made_here(tensor: Any, tracer: Any) -> bool:
-        array = array_of(tensor)
-        return type(array) is Traced and array.tracer is tracer
-
     def get(tensor: Any) -> Any:
-        tracer = state.tracer
-        if tracer is None or is_made_here(tensor, tracer):
-            return plain(tensor)
-        program = program_tracer()
+        program = state.program
         return plain(tensor) if program is None else getattr(program, read)(tensor)
 
     def put(tensor: Any, value: Any) -> None:
-        tracer = state.tracer
-        if tracer is None or is_made_here(tensor, tracer):
-            assign(tensor, value)
-            return
-        program = program_tracer()
+        program = state.program
         if program is None:
             assign(tensor, value)
         else:
@@ -130,18 +127,20 @@ def watching(tracer: Tracer) -> Iterator[None]:
     with _lock:
         _tracing += 1
         if _tracing == 1:
-            for name, watch in _watches.items():
-                setattr(Value, name, watch)
+            for name, watched in _watches.items():
+                setattr(Value, name, watched)
             for name, method in reading_methods.items():
                 setattr(NumberDict, name, method)
-    state.tracer = tracer
+            watch(True)
+    state.tracer = state.program = tracer
     try:
         yield
     finally:
-        state.tracer = None
+        state.tracer = state.program = None
         with _lock:
             _tracing -= 1
             if _tracing == 0:
+                watch(False)
                 for name, slot in _slots.items():
                     setattr(Value, name, slot)
                 for name in reading_methods:

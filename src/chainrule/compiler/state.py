@@ -19,7 +19,7 @@ import numpy as np
 from chainrule.compiler import ir, signature
 from chainrule.compiler.body import needed
 from chainrule.compiler.boundary import Call
-from chainrule.compiler.guards import Object, same
+from chainrule.compiler.guards import Object, put_setting, same
 from chainrule.compiler.launch import (
     ALONE,
     Binding,
@@ -33,7 +33,7 @@ from chainrule.compiler.native.runtime_memory import address_of
 from chainrule.compiler.numbers import NumberProgram
 from chainrule.compiler.results import SPENT, Results, made, new_node
 from chainrule.compiler.signature import leaf_key
-from chainrule.compiler.trace import Outside, Tracer, finder, put_setting
+from chainrule.compiler.trace import Outside, Tracer, finder
 from chainrule.graph import Array, Deferred, Leaf, Node, Value, make, structure
 
 if TYPE_CHECKING:

@@ -17,33 +17,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from chainrule.compiler import ir
-from chainrule.compiler.guards import PLAIN, Object
+from chainrule.compiler.guards import Object, put_setting, settings
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
 from chainrule.compiler.outside import ABSENT, Find, Outside, finder
 from chainrule.compiler.repeats import Updates
-from chainrule.compiler.slots import array_slot, grad_slot, index_slot, node_slot
-from chainrule.compiler.traced import Traced
+from chainrule.compiler.slots import array_slot, born, grad_slot, grow_up, index_slot, node_slot
+from chainrule.compiler.traced import OneLine, Traced
 from chainrule.errors import TraceError, users_line
 from chainrule.graph import Array, Deferred, Primitive, Spec, Value, make, state, structure
 from chainrule.primitives.checks import check, placed
+from chainrule.primitives.movement import broadcast_to
 
 _MOVING = frozenset({"alias", "broadcast_to", "cast", "flip", "permute", "reshape", "slice"})
 
 HOUSE = "chainrule."
-
-
-class _OneLine:
-    """See `Tracer.at_one_line`."""
-
-    def __init__(self, tracer: Tracer):
-        self._tracer, self._before = tracer, tracer.line
-
-    def __enter__(self) -> None:
-        if self._before is ABSENT:
-            self._tracer.line = users_line()
-
-    def __exit__(self, *exception: object) -> None:
-        self._tracer.line = self._before
 
 
 class Tracer:
@@ -114,12 +101,12 @@ class Tracer:
             return tuple([Traced(self, z) for z in op.outputs])
         return Traced(self, op.outputs[0])
 
-    def at_one_line(self) -> _OneLine:
+    def at_one_line(self) -> OneLine:
         """Inside, all that is applied is of the user's line that is being run now.
 
         To look for the line takes as long as to write an application down.
         """
-        return _OneLine(self)
+        return OneLine(self)
 
     def made(self, array: Array) -> None:
         """`graph.constant` tells of constants; here they are found when they are used."""
@@ -132,11 +119,24 @@ class Tracer:
             return array.value
         known = self._constants.get(id(array))
         if known is None:
-            kept = array
-            if array.flags.writeable and not isinstance(array.base, bytes):
-                kept = array.copy()  # it may be the user's, who may write to it
-            known = self._constants[id(array)] = (array, self.graph.constant(kept))
+            known = self._constants[id(array)] = (array, self._constant(array))
         return known[1]
+
+    def _constant(self, array: Array) -> ir.Value:
+        """A constant; of one that is repeated along some axes, its numbers once."""
+        once = array
+        if array.size and any(array.strides):
+            once = array[tuple([slice(None if step else 1) for step in array.strides])]
+        kept, base = once, once.base
+        if once.flags.writeable if base is None else not isinstance(base, bytes):
+            kept = once.copy()  # it may be the user's, who may write to it
+        value = self.graph.constant(kept)
+        if once.shape == array.shape:
+            return value
+        specs = (Spec(array.shape, array.dtype),)
+        spread = ir.Op(broadcast_to, (value,), {"shape": array.shape}, specs)
+        self.graph.ops.append(spread)
+        return spread.output
 
     def refuse(self, what: str) -> None:
         """Raise the error for something that a compiled function cannot do."""
@@ -157,9 +157,17 @@ class Tracer:
         born = self._born.get(id(tensor))
         return born is not None and born() is tensor
 
-    def _bear(self, tensor: Any) -> None:
+    def bear(self, tensor: Any) -> None:
+        """A tensor with numbers that are known is made in this trace."""
         key = id(tensor)
         self._born[key] = weakref.ref(tensor, lambda _: self._born.pop(key, None))
+
+    def born(self, array: Any, node: Any, slot: int) -> Any:
+        """A new tensor."""
+        tensor = born(array, node, slot)
+        if type(array) is not Traced:
+            self.bear(tensor)
+        return tensor
 
     def adopt(self, tensor: Any, place: Any = None) -> Outside:
         """Open the books on a tensor from outside."""
@@ -202,7 +210,7 @@ class Tracer:
         except AttributeError:  # it is being made
             array_slot.__set__(tensor, array)
             if type(array) is not Traced:
-                self._bear(tensor)
+                self.bear(tensor)
             return
         books = self.books(tensor)
         if books is not None:
@@ -212,7 +220,7 @@ class Tracer:
             return
         array_slot.__set__(tensor, array)
         if type(raw) is Traced and type(array) is not Traced:
-            self._bear(tensor)
+            self.bear(tensor)
 
     def assign(self, tensor: Any, value: Any) -> bool:
         """Let a tensor from outside have another's value; False if it was made in the trace."""
@@ -225,7 +233,7 @@ class Tracer:
         return True
 
     def read_node(self, tensor: Any) -> Any:
-        books = self.books(tensor)
+        books = self.outside.get(id(tensor)) or self.books(tensor)
         return node_slot.__get__(tensor) if books is None else books.node
 
     def write_node(self, tensor: Any, node: Any) -> None:
@@ -366,6 +374,7 @@ class Tracer:
             entry[key] = value
             if isinstance(value, Value):
                 self._born.pop(id(value), None)
+                grow_up(value)
                 self.adopt(value, (numbers, key))
             return
         self.written[place] = (numbers, key, value)
@@ -400,7 +409,7 @@ class Tracer:
             self.touched[id(thing)] = Object(type(thing).__name__, thing)
             for part in thing.modules() if hasattr(thing, "modules") else ():
                 if id(part) not in self._settings:
-                    self._settings[id(part)] = (part, _settings(part))
+                    self._settings[id(part)] = (part, settings(part))
 
     def enter_layer(self, module: Any) -> Any:
         """A module begins: operations are known by the layer that they are of.
@@ -447,8 +456,10 @@ class Tracer:
         of the program then changes them (`effects`). Numbers are counted on once (`counted`).
         """
         self.active = False
+        for reference in list(self._born.values()):
+            grow_up(reference())
         for module, before in self._settings.values():
-            now = _settings(module)
+            now = settings(module)
             for name in before.keys() | now.keys():
                 old, new = before.get(name, ABSENT), now.get(name, ABSENT)
                 if old is new:
@@ -459,20 +470,6 @@ class Tracer:
                 else:
                     self.effects.append((module, name, new))
                     put_setting(module, name, old)
-
-
-def _settings(module: Any) -> dict[str, Any]:
-    """The plain attributes of a module."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, PLAIN)}
-
-
-def put_setting(module: Any, name: str, value: Any) -> None:
-    """Give a module a plain attribute, or take it away."""
-    if value is ABSENT:
-        vars(module).pop(name, None)
-    else:
-        vars(module)[name] = value
-    structure.epoch += 1
 
 
 def _outside_tensor(array: Array) -> Any:

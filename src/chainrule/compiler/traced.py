@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from chainrule.compiler.trace import Tracer
 
 
+ABSENT: Any = object()
+"""In the place of what nobody has asked for or assigned yet."""
+
+
 class Traced:
     """In the place of an array whose numbers are not known: a shape, a dtype, a value."""
 
@@ -74,3 +78,17 @@ for _name in (
     "__or__", "__invert__",
 ):  # fmt: skip
     setattr(Traced, _name, Traced._refuse)
+
+
+class OneLine:
+    """See `Tracer.at_one_line`."""
+
+    def __init__(self, tracer: Tracer):
+        self._tracer, self._before = tracer, tracer.line
+
+    def __enter__(self) -> None:
+        if self._before is ABSENT:
+            self._tracer.line = users_line()
+
+    def __exit__(self, *exception: object) -> None:
+        self._tracer.line = self._before
