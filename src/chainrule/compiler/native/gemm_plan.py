@@ -23,8 +23,11 @@ PAGE = 4096
 SMALL = 1 << 16
 """Numbers of C up to which the depth may be cut in parts."""
 
-WORTH = 1_000_000
-"""Floating-point operations that a unit should have: a few microseconds."""
+WORTH = 500_000
+"""Floating-point operations that a unit should have: some microseconds."""
+
+BYTE = 4
+"""Floating-point operations that take about as long as to read or write a byte of a cache."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Plan:
 def parts_of(target: Target, p: Product, batch: int = 1) -> int:
     """Into how many parts to cut the depth: where C is small, there is nothing else to share."""
     size, long = p.rows * p.columns * batch, max(p.rows, p.columns)
-    if not size or p.depth < 8 * long or size > SMALL or p.flops * batch < 8 * WORTH:
+    if not size or p.depth < 8 * long or size > SMALL or p.flops * batch < 16 * WORTH:
         return 1
     if batch * math.ceil(p.rows / 32) * math.ceil(p.columns / 32) >= 16:
         return 1
@@ -118,6 +121,7 @@ def plan(
     batch: int = 1,
     ready: Pair | None = None,
     parts: int = 1,
+    more: int = 0,
 ) -> Plan:
     """Decide by shape and strides.
 
@@ -125,6 +129,7 @@ def plan(
         batch: how many such products there are.
         ready: B comes packed whole, for tiles of so many rows and vectors.
         parts: into how many parts to cut the depth, from `parts_of`.
+        more: bytes that are read and written by what follows the products.
     """
     p, size = product, itemsize(product.type)
     if not p.rows * p.columns * batch:
@@ -138,7 +143,8 @@ def plan(
         result = Plan(down, across, (1, 1), block, "none", False, parts, span)
     else:
         block = _depth_block(p.depth, size, across.size * lanes, lanes)
-        grid = _grid(p, down, across, block, batch, ready is not None)
+        wanted = _wanted(p, batch, more)
+        grid = _grid(p, down, across, block, batch, ready is not None, wanted)
         result = Plan(down, across, grid, block, "ready" if ready else "none", False)
     if ready is None and p.b[1] != 1:
         result = replace(result, pack="panel")
@@ -171,11 +177,12 @@ def _even_block(depth: int, most: int, lanes: int) -> int:
     return math.ceil(depth / count / lanes) * lanes
 
 
-def _grid(p: Product, down: Cut, across: Cut, block: int, batch: int, ready: bool) -> Pair:
+def _grid(
+    p: Product, down: Cut, across: Cut, block: int, batch: int, ready: bool, wanted: int
+) -> Pair:
     """Units down and across: enough to deal out, and so that A's rows fit the cache."""
     room = max(1, caches.second() // 2 // (block * itemsize(p.type) * down.size))
     rows, columns = _even(math.ceil(down.count / room)), 1
-    wanted = _wanted(p.flops * batch)
     # Of a B from beyond the cache, two panels at least are packed together, row by row.
     large = p.depth * p.columns * itemsize(p.type) > caches.second()
     most = max(1, across.count // 2) if large and p.b[1] == 1 else across.count
@@ -191,9 +198,12 @@ def _grid(p: Product, down: Cut, across: Cut, block: int, batch: int, ready: boo
     return min(rows, down.count), columns
 
 
-def _wanted(flops: int) -> int:
+def _wanted(p: Product, batch: int, more: int) -> int:
     """How many units there should be; each packs something, so that fewer are better for each."""
-    return max(1, min(8, flops // WORTH), min(16, flops // (16 * WORTH)))
+    flops = p.flops * batch
+    numbers = p.rows * p.depth + p.depth * p.columns + p.rows * p.columns
+    effort = flops + BYTE * (more + batch * numbers * itemsize(p.type))
+    return max(1, min(8, effort // WORTH), min(16, flops // (32 * WORTH)))
 
 
 def _even(count: int) -> int:
@@ -293,11 +303,11 @@ def suits_dots(target: Target, p: Product) -> bool:
     return few and p.a[1] == 1 and p.b[0] == 1 and (p.b[1] != 1 or p.columns == 1)
 
 
-def plan_dots(target: Target, p: Product, batch: int = 1) -> DotPlan:
-    """Tiles as square as can be, for the fewest loads."""
+def plan_dots(target: Target, p: Product, batch: int = 1, more: int = 0) -> DotPlan:
+    """Tiles as square as can be, for the fewest loads; arguments as those of `plan`."""
     lanes = lanes_in(target, p.type)
     high = 1
     while high * high < lanes and high < p.rows:
         high *= 2
-    wanted = max(1, _wanted(p.flops * batch) // batch)
+    wanted = max(1, _wanted(p, batch, more) // batch)
     return DotPlan(high, lanes // high, (1, min(wanted, math.ceil(p.columns / lanes))))

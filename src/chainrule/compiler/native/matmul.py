@@ -144,17 +144,18 @@ class MatmulKernel(Kernel):
         self.layout = layout
         batch = math.prod(layout.batch)
         p = layout.product
-        if self.pack is None and self.parts == 1 and suits_dots(self.target, p):
-            self.plan: Plan | DotPlan = plan_dots(self.target, p, batch)
-        else:
-            ready = None if self.pack is None else self.pack.tile
-            self.plan = plan(self.target, p, batch, ready, self.parts)
-        self.units = batch * self.plan.units
-        self.finish = None
+        self.finish, more = None, 0
         if not self.stored and self.parts == 1:
             self.finish = Finish(
                 self.op, self.ops, self.writes, self.constants, layout.batch, layout.swapped
             )
+            more = sum(v.nbytes for v in (*self.finish.reads, *self.writes))
+        if self.pack is None and self.parts == 1 and suits_dots(self.target, p):
+            self.plan: Plan | DotPlan = plan_dots(self.target, p, batch, more)
+        else:
+            ready = None if self.pack is None else self.pack.tile
+            self.plan = plan(self.target, p, batch, ready, self.parts, more)
+        self.units = batch * self.plan.units
         self.scratch = self._loops(Module(self.target), "").scratch
 
     def _loops(self, module: Module, name: str) -> Gemm | Dots:
