@@ -350,6 +350,6 @@ def test_passes_are_named_and_seen():
     seen = []
     run(g, seen=lambda name, graph: seen.append((name, len(graph.ops))))
     assert [name for name, _ in seen] == [one.__name__ for one in PASSES]
-    assert seen[0] == ("dead", 2) and seen[-1] == ("order", 0)
+    assert seen[1] == ("dead", 2) and seen[-1] == ("order", 0)
     assert all(RULES[name] for name in ("add", "reshape", "matmul", "gather"))
     assert rewrite.is_splat(np.broadcast_to(np.float32(1), (3, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +11,11 @@ from chainrule.autograd.engine import handed_out
 from chainrule.autograd.modes import _GradMode
 from chainrule.dtypes import is_float
 from chainrule.errors import GradError, GraphFreedError, ShapeError
-from chainrule.graph import Node, Value, make, state, wrap_outputs
+from chainrule.graph import Node, Primitive, Spec, Value, make, program_tracer, state, wrap_outputs
 from chainrule.primitives.elementwise import cast
+
+CALLED = "called"
+"""The primitive that stands in graphs of loops and branches for a function's way back."""
 
 
 class Context:
@@ -136,6 +140,30 @@ class _FunctionPrimitive:
         return result if result.dtype == spec.dtype else cast(result, dtype=spec.dtype)
 
 
+def _written_down(
+    needs: tuple[bool, ...], g: Any, z: Any, *inputs: Any, function: type[Function],
+    context: Context, positions: tuple[int, ...], saved: tuple[int | None, ...],
+) -> list[Any]:  # fmt: skip
+    """`backward` for an application in a graph; see `Function._write_down`."""
+    values = [*inputs, *(z if isinstance(z, tuple) else (z,))]
+    own = copy.copy(context)
+    own._saved = tuple(None if i is None else handed_out(values[i]) for i in saved)
+    n = len(positions)
+    primitive = _FunctionPrimitive(function, own, positions)
+    results = primitive.derivatives(needs[:n], g, z, *inputs[:n])
+    return [*results, *[None] * (len(inputs) - n)]
+
+
+_called = Primitive(
+    CALLED, "the results of a function whose derivative is written by hand", ("*inputs",),
+    lambda *inputs, results, **how: tuple(Spec(x.shape, x.dtype) for x in inputs[results]),
+    lambda *inputs, results, **how: inputs[results],
+    lambda needs, g, z, *inputs, results, **how: _written_down(needs, g, z, *inputs, **how),
+    flops=0,
+)  # fmt: skip
+_called.saves, _called.reads_output = (True,), True
+
+
 class Function:
     """Base of functions with a derivative written by hand.
 
@@ -201,6 +229,9 @@ class Function:
                     f"{cls.__name__}.forward returned {type(output).__name__}; return a tensor or "
                     "a tuple of tensors."
                 )
+        if recording and state.tracer is not program_tracer():  # in the body of a loop or branch
+            results = cls._write_down(context, positions, tensors, results)
+            return results if several else results[0]
         arrays = tuple(output._array for output in results)
         node = None
         if recording:
@@ -212,6 +243,38 @@ class Function:
             for output, wrapped in zip(results, wrap_outputs(arrays, node), strict=True)
         )
         return outputs if several else outputs[0]
+
+    @classmethod
+    def _write_down(
+        cls, context: Context, positions: tuple[int, ...], tensors: Any, results: Any
+    ) -> tuple[Any, ...]:
+        """The outputs, where derivatives are taken later, of the graph that is written here.
+
+        What `forward` did stands in the graph, with no way back. One operation more gives the
+        results again; its inputs are the tensors, the results and what was saved, and its
+        derivative is `backward`.
+        """
+        constants = context._non_differentiable
+        inputs = [*tensors, *[make(z._array) for z in results]]
+        span = slice(len(tensors), len(inputs))
+        carries = [is_float(z.dtype) and all(z is not t for t in constants) for z in results]
+        where = {id(t): i for i, t in enumerate(tensors)}
+        for i, (z, carrying) in enumerate(zip(results, carries, strict=True)):
+            if carrying:
+                where[id(z)] = i - len(results)  # counted from the end, where the outputs stand
+        for t in context._given:
+            if t is not None and id(t) not in where:
+                where[id(t)] = len(inputs)
+                inputs.append(make(t._array))
+        places = tuple(None if t is None else where[id(t)] for t in context._given)
+        context._given = context._saved = ()
+        made = _called(
+            *inputs, results=span, function=cls, context=context, positions=positions, saved=places
+        )
+        return tuple(
+            y if carrying else make(z._array)
+            for y, z, carrying in zip(made, results, carries, strict=True)
+        )
 
     @classmethod
     def _refuse_keywords(cls, kwargs: dict[str, Any]) -> None:

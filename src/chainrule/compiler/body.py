@@ -39,6 +39,16 @@ def _no_numbers(*args: Any, **kwargs: Any) -> NoReturn:
     raise error
 
 
+def _no_tensor_any_more() -> NoReturn:
+    error = TraceError(
+        "a tensor from the body of another cr.scan, cr.cond or cr.while_loop, or from an earlier "
+        "trace of this one, is used; it has no numbers outside of it. Carry it over, return it, or "
+        "in a cr.autograd.Function keep it with ctx.save_for_backward and not as an attribute."
+    )
+    error.line = users_line()
+    raise error
+
+
 class Placeholder(np.ndarray):
     """The array of a tensor that is traced: a shape and a dtype; asked for numbers it raises."""
 
@@ -196,11 +206,6 @@ class BodyTracer:
         cut = x._node is None or not state.grad_enabled
         if value in self._connected:
             return self._cut(value) if cut else value
-        if self.differentiable and not cut:
-            raise TraceError(
-                "a cr.autograd.Function was used inside the body of a loop or branch; its backward "
-                "cannot be traced there. Write it in tensor operations, or loop in Python."
-            )
         return value
 
     def _cut(self, value: Value) -> Value:
@@ -213,6 +218,8 @@ class BodyTracer:
     def _capture(self, x: Any) -> Value:
         """An input (or, of one number made inside, a constant) for a tensor from outside."""
         array, node = x._array, x._node if state.grad_enabled and self.differentiable else None
+        if isinstance(array, Placeholder) and not self._is_of_a_parent(array):
+            _no_tensor_any_more()
         key = (id(array), id(node), x._slot)
         if key not in self.captured:
             self._kept.append((array, node))
@@ -224,6 +231,15 @@ class BodyTracer:
                 self._connected.add(value)
             self.captured[key] = (value, tensor)
         return self.captured[key][0]
+
+    def _is_of_a_parent(self, array: Placeholder) -> bool:
+        """Whether the tensor is one of a body around this one."""
+        parent = self.parent
+        while isinstance(parent, BodyTracer):
+            if id(array) in parent._values:
+                return True
+            parent = parent.parent
+        return False
 
     def from_outside(self) -> dict[Value, Any]:
         """What was captured: the inputs' values and the tensors that they stand for."""

@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chainrule.autograd.function import CALLED
 from chainrule.compiler import memory, passes
 from chainrule.compiler.ir import Graph, Op, Value
 from chainrule.compiler.looping_emit import Writer
@@ -333,6 +334,7 @@ def runs_natively(body: Graph) -> bool:
     from chainrule.compiler.families import family_of
 
     return all(
-        op.primitive is not check and (family_of(op) is not None or loops.supports(op))
+        op.primitive is not check
+        and (family_of(op) is not None or loops.supports(op) or op.name == CALLED)
         for op in body.ops
     )

@@ -1,5 +1,6 @@
 """From graph to simpler graph: each pass is a function, named, printable, and checked in tests.
 
+    calls     functions with a derivative by hand: it is taken, what they give is what was computed
     fold      operations on constants are done now
     simplify  rules of `algebra`, `movements`, `structure` and `indexing`
     indices   the same, and indices become arithmetic
@@ -16,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chainrule.compiler.ir import Graph, verify
-from chainrule.compiler.passes.cleaning import common, dead, order
+from chainrule.compiler.passes.cleaning import calls, common, dead, order
 from chainrule.compiler.passes.folding import fold
 from chainrule.compiler.passes.rewrite import indices, simplify
 
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
-    dead, common, simplify, fold, common, indices, fold, common, dead, order,
+    calls, dead, common, simplify, fold, common, indices, fold, common, dead, order,
 )  # fmt: skip
 """In the order in which they run. Rules see more once equal values are one value, so they run
 again after that."""
