@@ -78,13 +78,20 @@ class Products(Family):
 
 
 class Convolutions(Family):
+    """Convolutions in three directions; arithmetic on each element of an image that they make."""
+
+    fuses = True
+
     def supports(self, op: Op) -> bool:
         return conv.supports(op)
+
+    def takes(self, group: Any, op: Op) -> bool:
+        return op.name not in MOVEMENTS and conv.takes(group.first, op)
 
     def lower(
         self, first: Op, ops: Sequence[Op], outputs: Sequence[Value], graph: Graph, target: Target
     ) -> list[Kernel]:
-        return conv.kernels(first)
+        return conv.lower(first, ops, outputs, graph.constants)
 
 
 class Windows(Family):

@@ -37,13 +37,16 @@ def choose(graph: Graph, kernels: Sequence[Kernel]) -> Strides:
 
 
 def _spread(chosen: Strides, fixed: set[Value], kernels: Sequence[Kernel]) -> Strides:
-    """Let values of the same shape that meet in a loop lie alike."""
-    loops = [k for k in kernels if k.family == "loops"]
+    """Let values of the same shape that meet in a loop, or behind a convolution, lie alike."""
+    meetings = [
+        (*k.reads, *k.writes, *(op.output for op in k.ops if k.family == "conv"))
+        for k in kernels
+        if k.family == "loops" or (k.family == "conv" and len(k.ops) > 1)
+    ]
     changed = bool(chosen)
     while changed:
         changed = False
-        for kernel in loops:
-            values = (*kernel.reads, *kernel.writes)
+        for values in meetings:
             alike = {v.shape: chosen[v] for v in values if v in chosen}
             for v in values:
                 if v.shape in alike and v not in chosen and v not in fixed:

@@ -13,36 +13,46 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native import conv_weight_rows
 from chainrule.compiler.native.conv_copy import copy_image, packed, packed_bytes
 from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
-    Keyed,
     flat,
-    key_of,
     load_lanes,
     move,
     store_lanes,
     unravel,
 )
+from chainrule.compiler.native.conv_finish import SPILL, Along, Finished, ImageFinish
 from chainrule.compiler.native.conv_pack import PackWeights
 from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, pieces, tiles
+from chainrule.compiler.native.conv_rows import Rows, suits
 from chainrule.compiler.native.conv_weight import partial_sums
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel
-from chainrule.compiler.native.microkernel import Level, Sums, contract
+from chainrule.compiler.native.microkernel import Level, Sums, contract, literal_mask
 from chainrule.compiler.native.microkernel import Tile as Registers
 from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
+from chainrule.graph import Array, Shape
 
-UNROLLED = 9  # up to that many rounds are written out, not looped over
 FEW = 4  # images of up to that many channels are read where they lie
 NARROW = 8  # rows with fewer outputs than that are taken from several images at once
 UNIT_FLOPS = 200_000  # a unit is not cut below that
 NEARBY = 20_000  # bytes of weights that may stay in the first-level cache
 
-Bases = tuple[Reg, Reg, Reg]
-"""Pointers into input, weight and output."""
+
+class Bases(NamedTuple):
+    """Pointers into input, weight and output; and the place there: image, channel, outer axes."""
+
+    x: Reg
+    w: Reg
+    y: Reg
+    image: Reg
+    channel: Reg
+    outer: tuple[Reg, ...] = ()
 
 
 class Channels(NamedTuple):
@@ -60,17 +70,19 @@ def is_depthwise(weight: Value, groups: int) -> bool:
     return groups > 1 and weight.shape[0] == groups and weight.shape[1] == 1
 
 
-class Gather(Keyed):
-    """`conv` or `conv_input`, given the packed weight."""
+class Gather(Finished):
+    """`conv` or `conv_input`, given the packed weight.
+
+    Arguments:
+        finish: what is done with finished tiles in place of storing them.
+    """
 
     family = "conv"
 
-    def __init__(self, op: Op, packed: Value):
-        self.op, self.packed = op, packed
+    def __init__(self, op: Op, packed: Value, finish: ImageFinish | None = None):
+        self.take(op, packed, finish)
         x, w = op.inputs
         self.x, self.y = x, op.output
-        self.ops, self.reads, self.writes = (op,), (x, packed), (op.output,)
-        self.key = key_of(op)
         self.axes = axes_of(op)
         groups: int = op.params["groups"]
         self.depthwise = is_depthwise(w, groups)
@@ -80,13 +92,18 @@ class Gather(Keyed):
         n, rows = x.shape[0], math.prod(axis.out for axis in self.axes[:-1])
         self.together = _together(n, self.axes[-1])
         blocks = n // self.together
-        most = max(1, self.flops // max(1, blocks) // UNIT_FLOPS)
+        work = op.primitive.flops(op.outputs, *op.inputs, **op.params)
+        most = max(1, work // max(1, blocks) // UNIT_FLOPS)
         self.rows, self.parts = rows, min(rows, most, max(1, -(-32 // max(1, blocks))))
         self.units = blocks * self.parts
         # Copies of a unit's images, for those whose channels are not contiguous.
         self.copies = self.parts <= 2
         self.room = [packed_bytes(v.shape, v.dtype.itemsize) for v in (x, self.y)]
-        self.scratch = self.together * sum(self.room) * self.copies  # at most; see `_Emitter`
+        # At most; see `_Emitter`.
+        self.scratch = self.together * sum(self.room) * self.copies + SPILL
+
+    def runs_along(self, strides: Sequence[int], shape: Shape) -> bool:
+        return strides[1] == 1 or shape[1] == 1
 
     def emit(self, module: Module, name: str, buffers: Buffers) -> None:
         _Emitter(self, module, name, buffers).emit()
@@ -107,12 +124,17 @@ class _Emitter:
         self.lanes = module.target.lanes(kernel.x.dtype)
         self.w = buffers[kernel.packed]
         # Images as they lie, and as they are read and written.
-        self.lying = [buffers[kernel.x], buffers[kernel.y]]
+        self.finish = kernel.finish
+        if self.finish is not None:
+            self.finish.buffers = buffers
+        self.lying = [buffers[kernel.x], buffers[kernel.writes[0]]]
         few = kernel.inside <= FEW and not kernel.depthwise
         strided = [b.strides[1] != 1 and kernel.copies for b in self.lying]
         self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
+        self.copied[1] &= self.finish is None  # which writes to where its values lie
         room = kernel.room[0] * any(self.copied) + kernel.room[1] * self.copied[1]
-        kernel.scratch = kernel.together * room
+        self.spill = kernel.together * room
+        kernel.scratch = self.spill + SPILL * (self.finish is not None)
         if self.copied[1]:  # what is copied back are whole images
             kernel.units, kernel.parts = kernel.units // kernel.parts, 1
         self.x, self.y = (
@@ -160,13 +182,13 @@ class _Emitter:
                 y = move(f, scratch, kernel.together * kernel.room[0], "i8")
             with f.loop(0, kernel.groups, hint="group") as group:
                 g = group.index
-                xg = f.mul(g, kernel.inside * self.x.strides[1])
-                yg = f.mul(g, kernel.outside * self.y.strides[1])
-                bases = (
-                    move(f, x, xg, self.type),
+                channel = f.mul(g, kernel.outside)
+                bases = Bases(
+                    move(f, x, f.mul(g, kernel.inside * self.x.strides[1]), self.type),
                     move(f, w, f.mul(g, self.w_group), self.type),
-                    move(f, y, yg, self.type),
-                )
+                    move(f, y, f.mul(channel, self.y.strides[1]), self.type),
+                    image, channel,
+                )  # fmt: skip
                 rows = first, last
                 if self.nearby:
                     self._rows(f, bases, rows, tables, self._channels())
@@ -204,11 +226,11 @@ class _Emitter:
     def _block(self, f: Function, bases: Bases, channels: Channels, number: Reg) -> Bases:
         """The pointers of block `number` of these."""
         o = f.add(f.mul(number, channels.vectors * self.lanes), channels.start)
-        x, w, y = bases
+        x, w, y, image, channel, outer = bases
         if self.kernel.depthwise:
             x = move(f, x, f.mul(o, self.x.strides[1]), self.type)
-        w = move(f, w, o, self.type)
-        return x, w, move(f, y, f.mul(o, self.y.strides[1]), self.type)
+        w, y = move(f, w, o, self.type), move(f, y, f.mul(o, self.y.strides[1]), self.type)
+        return Bases(x, w, y, image, f.add(channel, o), outer)
 
     def _table(self, number: int) -> Reg:
         """For each position of an outer axis: taps lo, hi, offset in the input and the weight."""
@@ -225,7 +247,7 @@ class _Emitter:
         self, f: Function, bases: Bases, rows: tuple[Reg, Reg], tables: list[Reg],
         blocks: list[Channels],
     ) -> None:  # fmt: skip
-        x, w, y = bases
+        x, w, y, *_ = bases
         with f.loop(*rows, hint="row") as row:
             index = unravel(f, row.index, [axis.out for axis in self.outer])
             y = move(f, y, flat(f, index, self.y.strides[2:-1]), self.type)
@@ -236,13 +258,13 @@ class _Emitter:
                 x, w = move(f, x, ox, self.type), move(f, w, ow, self.type)
                 ranges += [lo, hi]
             for line in self.inner.lines:
-                self._line(f, line, (x, w, y), ranges, blocks)
+                here = bases._replace(x=x, w=w, y=y, outer=tuple(index))
+                self._line(f, line, here, ranges, blocks)
 
     def _line(
         self, f: Function, line: Line, bases: Bases, ranges: list[Reg], blocks: list[Channels]
     ) -> None:
         """The outputs of one line of the innermost axis, tile by tile."""
-        x, w, y = bases
         together = self.kernel.together
         most = max(1, self.accumulators // max(block.vectors for block in blocks))
         images = max(t for t in range(1, together + 1) if together % t == 0 and t <= most)
@@ -256,14 +278,21 @@ class _Emitter:
                 image, j = unravel(f, number.index, shape)
                 image, j = f.mul(image, images), f.add(f.mul(j, first.width), first.start)
                 at_x = f.add(f.mul(j, line.step * xw), f.mul(image, self.x.strides[0]))
-                at_y = f.mul(f.add(f.mul(j, line.spacing), line.start), yw)
-                at_y = f.add(at_y, f.mul(image, self.y.strides[0]))
-                here = move(f, x, at_x, self.type), w, move(f, y, at_y, self.type)
+                place = f.add(f.mul(j, line.spacing), line.start)
+                at_y = f.add(f.mul(place, yw), f.mul(image, self.y.strides[0]))
+                here = bases._replace(
+                    x=move(f, bases.x, at_x, self.type), y=move(f, bases.y, at_y, self.type),
+                    image=f.add(bases.image, image), outer=(*bases.outer, place),
+                )  # fmt: skip
                 for block in blocks:
                     function = self._tile(line, first, images, block.vectors, block.last)
                     with f.loop(0, block.blocks, hint="channels") as channel:
                         there = self._block(f, here, block, channel.index)
-                        f.run(function, *there, *ranges)
+                        arguments = [*there[:3], *ranges]
+                        if self.finish is not None:
+                            spill = move(f, f.arg("scratch"), self.spill, "i8")
+                            arguments += [f.arg("table"), spill, *there[3:5], *there.outer]
+                        f.run(function, *arguments)
 
     def _tile(self, line: Line, tile: Tile, images: int, vectors: int, last: int) -> str:
         """The function that computes tiles like this one; its name."""
@@ -272,12 +301,21 @@ class _Emitter:
             return self.written[key]
         name = self.written[key] = f"{self.name}.tile{len(self.written)}"
         bounds = [f"i64 %{end}{n}" for n in range(len(self.outer)) for end in ("lo", "hi")]
-        head = ", ".join(["ptr noalias %x", "ptr noalias %w", "ptr noalias %y", *bounds])
-        f = Function(self.module, name, head)
+        head = ["ptr noalias %x", "ptr noalias %w", "ptr noalias %y", *bounds]
+        head += [] if self.finish is None else self.finish.place
+        f = Function(self.module, name, ", ".join(head))
         pixels = [(t, c) for t in range(images) for c in range(tile.width)]
         zero = f.zero(f"<{self.lanes} x {self.type}>" if self.lanes > 1 else self.type)
         sums: Sums = [[zero] * vectors for _ in pixels]
+        finish, axes = self.finish, ()
+        if finish is not None:
+            axes = self._along(f, images, tile.width, line.spacing)
+            finish.ahead(f, finish.channel, axes, self.lanes, vectors)
         sums = self._taps(f, line, tile, pixels, sums, 0, i64(0), i64(0), last)
+        if finish is not None:
+            masks = {} if last == self.lanes else {vectors - 1: literal_mask(self.lanes, last)}
+            finish.tile(f, finish.channel, axes, sums, masks)
+            return f.finish()
         for (t, c), row in zip(pixels, sums, strict=True):
             for v, value in enumerate(row):
                 at = t * self.y.strides[0] + c * line.spacing * self.y.strides[-1]
@@ -287,6 +325,14 @@ class _Emitter:
                 store_lanes(f, value, address, self.type, self.y.strides[1], count)
         f.finish()
         return name
+
+    def _along(self, f: Function, images: int, width: int, spacing: int) -> tuple[Along, ...]:
+        """The axes of a tile behind which something is fused."""
+        assert self.finish is not None
+        return (
+            Along(self.finish.image, f.arg("image"), images, 1),
+            Along(self.finish.spatial[-1], self.finish.at(f, -1), width, spacing),
+        )
 
     def _taps(self, f, line, tile, pixels, sums: Sums, axis: int, ox, ow, last) -> Sums:
         """Loops over the taps of the outer axes, then the innermost axis' taps one by one."""
@@ -340,14 +386,9 @@ class _Emitter:
         x_tap, w_tap = line.delta * self.x.strides[-1], line.jump * self.w_taps[-1]
         if (x_tap, w_tap) == (inside * x_in, inside * w_in):
             taps, inside = 1, taps * inside
-        if taps * inside > UNROLLED:
-            levels = [Level(taps, x_tap, w_tap), Level(inside, x_in, w_in)]
-            some = contract(f, block, x, w, levels, some)
-        else:
-            for t, c in itertools.product(range(taps), range(inside)):
-                at_x = move(f, x, t * x_tap + c * x_in, self.type)
-                at_w = move(f, w, t * w_tap + c * w_in, self.type)
-                some = contract(f, block, at_x, at_w, [], some)
+        # Loops even where they are short: written out, LLVM loads all weights first, and spills.
+        levels = [Level(taps, x_tap, w_tap), Level(inside, x_in, w_in)]
+        some = contract(f, block, x, w, levels, some)
         for p, row in zip(met, some, strict=True):
             sums[p] = row
 
@@ -375,11 +416,14 @@ class _Emitter:
         return sums
 
 
-def gather(op: Op) -> list[Kernel]:
-    """The kernels of a `conv` or `conv_input`: weights packed, then the product."""
+def gather(op: Op, finish: ImageFinish | None = None) -> list[Kernel]:
+    """The kernels of a `conv` or `conv_input`: weights packed, then the product, and what is done
+    with its result."""
     groups, weight = op.params["groups"], op.inputs[1]
-    pack = PackWeights(weight, groups, op.name == "conv_input", is_depthwise(weight, groups))
-    return [pack, Gather(op, pack.packed)]
+    depthwise = is_depthwise(weight, groups)
+    pack = PackWeights(weight, groups, op.name == "conv_input", depthwise)
+    along = not depthwise and suits(op, op.output.shape[1] // groups)
+    return [pack, (Rows if along else Gather)(op, pack.packed, finish)]
 
 
 def supports(op: Op) -> bool:
@@ -390,10 +434,37 @@ def supports(op: Op) -> bool:
     )
 
 
+def takes(first: Op, op: Op) -> bool:
+    """Whether arithmetic can be done on the result of a convolution before it is written."""
+    if first.name not in ("conv", "conv_input") or op.output.shape != first.output.shape:
+        return False
+    # Outputs some places apart are no vectors, where rows run over lanes.
+    spaced = any(line.spacing > 1 for line in axes_of(first)[-1].lines)
+    groups: int = first.params["groups"]
+    if not spaced or is_depthwise(first.inputs[1], groups):
+        return True
+    return not suits(first, first.output.shape[1] // groups)
+
+
+def lower(
+    op: Op, ops: Sequence[Op], outputs: Sequence[Value], constants: Mapping[Value, Array]
+) -> list[Kernel]:
+    """The kernels of a convolution and what is fused with it.
+
+    Arguments:
+        ops: the convolution and operations on its result, in order.
+        outputs: the values that others read.
+    """
+    if list(outputs) == [op.output]:
+        return kernels(op)
+    return gather(op, ImageFinish(op, ops, outputs, constants))
+
+
 def kernels(op: Op) -> list[Kernel]:
     """The kernels of a convolution in any of its three directions, in their order. What they write
     for each other are temporary values, which lie row-major."""
     if op.name == "conv_weight":
-        depthwise = is_depthwise(op.output, op.params["groups"])
-        return depthwise_sums(op) if depthwise else partial_sums(op)
+        if is_depthwise(op.output, op.params["groups"]):
+            return depthwise_sums(op)
+        return partial_sums(op, conv_weight_rows.suits(op))
     return gather(op)

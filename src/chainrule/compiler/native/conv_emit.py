@@ -16,7 +16,7 @@ class Keyed(Kernel):
 
     key: Hashable
 
-    def likeness(self) -> tuple[Any, Sequence[Value]]:
+    def likeness(self) -> tuple[Any, Sequence[Value]] | None:
         every = (*self.reads, *self.writes)
         values = list(dict.fromkeys(every))
         roles = tuple(values.index(v) for v in every)
@@ -60,6 +60,17 @@ def select_lanes(lanes: int, start: int, stop: int) -> Reg:
         return Reg(str(int(start < stop)), "i1")
     bits = ", ".join(f"i1 {int(start <= lane < stop)}" for lane in range(lanes))
     return Reg(f"<{bits}>", f"<{lanes} x i1>")
+
+
+def mask_lanes(f: Function, lanes: int, start: int, stop: int) -> Reg:
+    """The mask of lanes start .. stop - 1, for a multiply-add that is to leave the others alone. Of
+    a literal LLVM makes a shuffle, an instruction of its own; of a mask that it does not know a
+    masked multiply-add, where there is one."""
+    if f.target.vector_bytes < 64:
+        return select_lanes(lanes, start, stop)
+    bits = f"i{lanes}"
+    at = f.module.table(f"mask{lanes}.{start}.{stop}", bits, [str((1 << stop) - (1 << start))])
+    return f.value(f"<{lanes} x i1>", f"bitcast {f.load(at, bits)} to <{lanes} x i1>")
 
 
 def load_lanes(

@@ -31,6 +31,7 @@ from chainrule.compiler.native.conv_emit import (
 )
 from chainrule.compiler.native.conv_pack import together
 from chainrule.compiler.native.conv_plan import Line, forward, padded, pieces
+from chainrule.compiler.native.conv_weight_rows import RowSums
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel, strides_of
 from chainrule.compiler.native.microkernel import Level, contract, read, write
 from chainrule.compiler.native.microkernel import Tile as Registers
@@ -433,7 +434,11 @@ class WeightTotal(Keyed):
         store_lanes(f, block.results[0], y, type)
 
 
-def partial_sums(op: Op) -> list[Kernel]:
-    """The kernels of a `conv_weight`."""
-    sums = WeightSums(op)
+def partial_sums(op: Op, along: bool = False) -> list[Kernel]:
+    """The kernels of a `conv_weight`.
+
+    Arguments:
+        along: whether rows run over lanes, not output channels.
+    """
+    sums = RowSums(op) if along else WeightSums(op)
     return [sums, WeightTotal(op, sums.sums, sums.outside)]

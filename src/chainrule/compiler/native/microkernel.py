@@ -49,6 +49,7 @@ class Tile:
         columns: for each vector of the tile, where its numbers of B lie (elements from B's
             pointer); they are contiguous within a vector.
         last: lanes of the last vector that exist; what lies beyond is neither read nor written.
+        met: for each vector the lanes that are added to, as a literal; None for all. Empty: all.
     """
 
     type: str
@@ -56,6 +57,7 @@ class Tile:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     last: int
+    met: tuple[Reg | None, ...] = ()
 
     @classmethod
     def dense(
@@ -233,7 +235,13 @@ def _round(f: Function, tile: Tile, a: Reg, b: Reg, sums: Sums) -> Sums:
     result = []
     for offset, row in zip(tile.rows, sums, strict=True):
         repeated = f.splat(f.load(f.at(a, offset, tile.type), tile.type), tile.lanes)
-        result.append([multiply_add(f, repeated, y, z) for y, z in zip(vectors, row, strict=True)])
+        added = [multiply_add(f, repeated, y, z) for y, z in zip(vectors, row, strict=True)]
+        if tile.met:  # an instruction of its own only where there are no masked ones
+            added = [
+                new if mask is None else f.select(mask, new, z)
+                for mask, new, z in zip(tile.met, added, row, strict=True)
+            ]
+        result.append(added)
     return result
 
 
@@ -280,13 +288,14 @@ def choose(target: Target, type: str, rows: int, columns: int) -> tuple[int, int
     for wide in range(1, min(8, target.registers // 2, max(vectors, 1)) + 1):
         spare = target.registers - wide - (1 if wide > 1 else 0) - (0 if target.fma else 1)
         for high in range(1, min(spare // wide, max(rows, 1), 24) + 1):
-            cost = _cost(cut(rows, high), cut(vectors, wide))
+            cost = cycles(cut(rows, high), cut(vectors, wide))
             if cost < best:
                 best, chosen = cost, (high, wide)
     return chosen
 
 
-def _cost(down: Cut, across: Cut) -> float:
+def cycles(down: Cut, across: Cut) -> float:
+    """About how many cycles a round of k takes over a whole product cut into tiles so."""
     total, kinds = 0.0, 0
     for many, high in ((down.larger, down.size), (down.smaller, down.size - 1)):
         for much, wide in ((across.larger, across.size), (across.smaller, across.size - 1)):
