@@ -21,6 +21,7 @@ from chainrule.compiler.native.emitter_numbers import Numbers
 from chainrule.compiler.native.expressions import Expressions, Guard, Node
 from chainrule.compiler.native.index import Form, Index, Quotient, Var
 from chainrule.compiler.native.kernel import Buffers
+from chainrule.compiler.native.lanes import Pair, Steps, load_window, offsets
 from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, suffix, type_of, vector
 
 DEAR = 8
@@ -37,7 +38,7 @@ class Emitter(Numbers):
     """Writes nodes into a function.
 
     Arguments:
-        lane, merged: see `Levels`.
+        lane, merged, pair: see `Levels`.
         pointers: addresses of buffers that the function has taken already.
     """
 
@@ -49,8 +50,9 @@ class Emitter(Numbers):
         lane: Var | None = None,
         merged: Mapping[Var, Var | None] | None = None,
         pointers: dict[Value, Reg] | None = None,
+        pair: Pair | None = None,
     ):
-        super().__init__(f, lane, merged or {}, _integer(buffers, expressions))
+        super().__init__(f, lane, merged or {}, _integer(buffers, expressions), pair)
         self.buffers, self.expressions = buffers, expressions
         self.pointers = {} if pointers is None else pointers
         self.kept: dict[Node, Any] = {}  # nodes kept in scratch, see `loops_pass.Kept`
@@ -212,13 +214,18 @@ class Emitter(Numbers):
             return self.from_memory(self.f.load(at, type), value)
         steps, atoms, rest = self._split(form)
         at = self.address(value, base, rest, type)
+        bits = self.bits(guard) if not atoms and self.masks.get(self.instance) is None else None
+        if bits is not None and not (steps in (1, -1) and all(bits)):
+            reg = load_window(self.f, at, type, offsets(steps, self.lanes), bits)
+            if reg is not None:
+                return self.from_memory(reg, value)
         mask = self._mask(guard)
         return self.from_memory(self._lanes(at, type, steps, atoms, mask), value)
 
     def _lanes(
-        self, at: Reg, type: str, steps: int, atoms: list[tuple[Var, int]], mask: Reg | None
+        self, at: Reg, type: str, steps: Steps, atoms: list[tuple[Var, int]], mask: Reg | None
     ) -> Reg:
-        """Load one vector; `steps` elements lie between lanes."""
+        """Load one vector whose lanes lie so many elements apart."""
         f, lanes = self.f, self.lanes
         whole = vector(type, lanes)
         if not atoms and steps == 1:
@@ -235,12 +242,12 @@ class Emitter(Numbers):
         zero = f.zero(whole)
         return f.value(whole, f"call {whole} @{name}({places}, {align}, {mask}, {zero})")
 
-    def _places(self, at: Reg, type: str, steps: int, atoms: list[tuple[Var, int]]) -> Reg:
+    def _places(self, at: Reg, type: str, steps: Steps, atoms: list[tuple[Var, int]]) -> Reg:
         """The addresses of all lanes."""
         f, lanes = self.f, self.lanes
         # The first lane's place is in `at`.
         whole = f"<{lanes} x {self.int}>"
-        numbers = ", ".join(f"{self.int} {i * steps}" for i in range(lanes))
+        numbers = ", ".join(f"{self.int} {n}" for n in offsets(steps, lanes))
         index = Reg(f"<{numbers}>", whole)
         for var, c in atoms:
             atom = self.memoised((var, whole), var.roots(), lambda v=var: self._atom(v, True))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chainrule.compiler.native.index import Form, Var
+from chainrule.compiler.native.lanes import Pair
 from chainrule.compiler.native.text import Function, Int, Loop, Reg
 
 
@@ -37,10 +38,14 @@ class Levels:
         lane: the variable that may run over lanes.
         merged: variables that another one stands for: to that one, or to None if it has no part in
             any form (because the one inside it runs over both).
+        pair: two loops that the lane variable runs over, if it does.
     """
 
-    def __init__(self, f: Function, lane: Var | None, merged: Mapping[Var, Var | None]):
-        self.f, self.lane, self.merged = f, lane, merged
+    def __init__(
+        self, f: Function, lane: Var | None, merged: Mapping[Var, Var | None],
+        pair: Pair | None = None,
+    ):  # fmt: skip
+        self.f, self.lane, self.merged, self.pair = f, lane, merged, pair
         self.lanes = 1
         self.instance = 0
         self.step = 1  # each instance is so much further along one of the variables
@@ -107,6 +112,8 @@ class Levels:
     @contextlib.contextmanager
     def _open(self, level: Level, regs: Mapping[Var, Reg]) -> Iterator[None]:
         level.regs.update(regs)
+        if self.pair is not None and self.pair.whole in regs:
+            level.regs.update(self._both(self.pair, regs[self.pair.whole]))
         self.levels.append(level)
         before, self.place = self.place, dict(self.place)
         for var in regs:
@@ -114,6 +121,10 @@ class Levels:
         yield
         self.levels.pop()
         self.place = before
+
+    def _both(self, pair: Pair, whole: Reg) -> dict[Var, Reg]:
+        f, length = self.f, pair.length
+        return {pair.outer: f.udiv(whole, length), pair.inner: f.urem(whole, length)}
 
     @contextlib.contextmanager
     def _at(self, level: int) -> Iterator[None]:
@@ -147,6 +158,8 @@ class Levels:
         """A variable, and those that it stands for in forms."""
         if var is None:
             return frozenset()
+        if self.pair is not None and var is self.pair.whole:
+            return self.pair.names
         return frozenset([var, *(v for v, other in self.merged.items() if other is var)])
 
     def _level(self, depends: frozenset[Var]) -> int:
@@ -163,8 +176,14 @@ class Levels:
 
     def _ahead(self, form: Form) -> int:
         """How much further than the first the form is in this instance."""
+        if not self.instance:
+            return 0
+        step, pair = self.step, self.pair
+        if pair is not None:  # lanes begin where the inner loop does
+            outer = sum(c for v, c in form.terms if v in pair.outer_names)
+            return outer * (step // pair.length) * self.instance
         steps = sum(c for v, c in form.terms if type(v) is Var and self._moves(v.roots()))
-        return steps * self.step * self.instance
+        return steps * step * self.instance
 
     def memoised(self, key: Any, depends: frozenset[Var], write: Any) -> Reg:
         """What `write()` gives, written once at the level where it belongs."""

@@ -8,6 +8,7 @@ from typing import Any
 from chainrule.compiler.native.emitter_levels import Levels
 from chainrule.compiler.native.expressions import Guard
 from chainrule.compiler.native.index import Form, Quotient, Var
+from chainrule.compiler.native.lanes import Pair, Steps, offsets
 from chainrule.compiler.native.text import Function, Reg, i64, lanes_of, vector
 
 
@@ -19,9 +20,10 @@ class Numbers(Levels):
     """
 
     def __init__(
-        self, f: Function, lane: Var | None, merged: Mapping[Var, Var | None], integer: str
-    ):
-        super().__init__(f, lane, merged)
+        self, f: Function, lane: Var | None, merged: Mapping[Var, Var | None], integer: str,
+        pair: Pair | None = None,
+    ):  # fmt: skip
+        super().__init__(f, lane, merged, pair)
         self.int = integer
         self._parts: dict[Any, Any] = {}
 
@@ -71,7 +73,7 @@ class Numbers(Levels):
                 )
             total = f.splat(first, self.lanes)
             if steps:
-                numbers = ", ".join(f"{self.int} {i * steps}" for i in range(self.lanes))
+                numbers = ", ".join(f"{self.int} {n}" for n in offsets(steps, self.lanes))
                 total = f.value(type, f"add {type} <{numbers}>, {total.text}")
             for var, c in atoms:
                 atom = self.memoised((var, type), var.roots(), lambda v=var: self._atom(v, True))
@@ -87,14 +89,16 @@ class Numbers(Levels):
             if type(var) is not Var or self.merged.get(var, var) is not None:
                 yield var, c
 
-    def _split(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
-        """The step from lane to lane, the atoms that differ between lanes, and all but those."""
+    def _split(self, form: Form) -> tuple[Steps, list[tuple[Var, int]], Form]:
+        """The steps from lane to lane, the atoms that differ between lanes, and all but those."""
         found = self._parts.get((form, self.lanes > 1))
         if found is None:
             found = self._parts[form, self.lanes > 1] = self._parted(form)
         return found
 
-    def _parted(self, form: Form) -> tuple[int, list[tuple[Var, int]], Form]:
+    def _parted(self, form: Form) -> tuple[Steps, list[tuple[Var, int]], Form]:
+        if self.pair is not None and self.lanes > 1:
+            return self._paired(self.pair, form)
         steps, atoms, rest = 0, [], []
         for var, c in self._terms(form):
             if not self.is_wide(var.roots()):
@@ -106,14 +110,35 @@ class Numbers(Levels):
                 atoms.append((var, c))
         return steps, atoms, Form(form.const, rest)
 
+    def _paired(self, pair: Pair, form: Form) -> tuple[Steps, list[tuple[Var, int]], Form]:
+        atoms = []
+        for v, c in form.terms:
+            own = v.roots()
+            if type(v) is not Var and self.is_wide(own) and not own <= pair.inner_names:
+                atoms.append((v, c))
+        found = pair.parted(Form(form.const, [t for t in form.terms if t not in atoms]), self.lanes)
+        assert found is not None
+        steps, first = found
+        return steps, atoms, Form(first.const, self._terms(first))
+
     def condition(self, guard: Guard, wide: bool) -> Reg:
         """Whether all conditions hold: for each lane if any of them depends on it, or if `wide`."""
         depends = frozenset().union(*(c[0].roots() for c in guard))
         reg = self.memoised(("if", guard, self.lanes), depends, lambda: self._conditions(guard))
         return self.spread(("if", guard), reg, depends) if wide else reg
 
+    def bits(self, guard: Guard) -> tuple[bool, ...] | None:
+        """In which lanes all conditions hold, if that is the same wherever a vector begins."""
+        if not guard:
+            return (True,) * self.lanes
+        return self.pair.bits(guard, self.lanes) if self.pair is not None else None
+
     def _conditions(self, guard: Guard) -> Reg:
         f = self.f
+        known = self.bits(guard) if self.lanes > 1 else None
+        if known is not None:
+            bits = ", ".join(f"i1 {'true' if bit else 'false'}" for bit in known)
+            return Reg(f"<{bits}>", f"<{self.lanes} x i1>")
         scalars, vectors = [], []
         for form, low, high in guard:
             wide = self.is_wide(form.roots())

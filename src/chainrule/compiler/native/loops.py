@@ -132,7 +132,9 @@ class LoopKernel(Kernel):
         pointers = {}
         for nest, units in zip(self.nests, self.nest_units, strict=True):
             order = arrange(nest, buffers, f.target)
-            em = Emitter(f, buffers, nest.expressions, order.lane, order.merged, pointers)
+            em = Emitter(
+                f, buffers, nest.expressions, order.lane, order.merged, pointers, order.pair
+            )
             lo, hi = f.arg("lo"), f.arg("hi")
             if len(self.nests) > 1:
                 lo = f.smin(f.smax(f.sub(lo, first), 0), units)

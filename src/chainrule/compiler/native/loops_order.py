@@ -10,6 +10,7 @@ from chainrule.compiler.ir import Value
 from chainrule.compiler.native.expressions import Node, product
 from chainrule.compiler.native.index import Form, Index, Var
 from chainrule.compiler.native.kernel import Buffers
+from chainrule.compiler.native.lanes import Pair, offsets, window
 from chainrule.compiler.native.loops_plan import Nest
 from chainrule.compiler.native.target import Target
 from chainrule.graph import Spec
@@ -29,6 +30,7 @@ class Order:
         cross: a row variable along which values lie that are read across lanes, if any: tiles of
             `lanes` by `lanes` elements are transposed in registers.
         turned: the loads that are.
+        pair: the two loops that lanes run over, where `lane` stands for both.
     """
 
     rows: list[Var]
@@ -38,6 +40,7 @@ class Order:
     lanes: int
     cross: Var | None = None
     turned: tuple[Node, ...] = ()
+    pair: Pair | None = None
 
     @property
     def lane_in_rows(self) -> bool:
@@ -76,7 +79,44 @@ def arrange(nest: Nest, buffers: Buffers, target: Target) -> Order:
     lane, cross = (None if v is None else merged.get(v, v) for v in (lane, cross))
     if cross is None or len(rows) < 2 or rows[-2] is not cross:
         cross, turned = None, ()
-    return Order(rows, inner, merged, lane, lanes if lane is not None else 1, cross, turned)
+    pair = _pair(nest, buffers, rows, merged, lanes) if lane in rows and cross is None else None
+    if pair is not None:
+        rows, lane = [*rows[:-2], pair.whole], pair.whole
+    return Order(rows, inner, merged, lane, lanes if lane is not None else 1, cross, turned, pair)
+
+
+def _pair(
+    nest: Nest, buffers: Buffers, rows: Sequence[Var], merged: dict[Var, Var | None], lanes: int
+) -> Pair | None:
+    """The two innermost loops together, if the inner one fills less than a vector.
+
+    What is written must lie side by side, and what is read near enough to be loaded in vectors.
+    """
+    if nest.stages or nest.inner or len(rows) < 2:
+        return None
+    outer, inner = rows[-2:]
+    length = inner.extent
+    if length not in (2, 4, 8) or length >= lanes or outer.extent * length < lanes:
+        return None
+
+    def names(var: Var) -> frozenset[Var]:
+        return frozenset([var, *(v for v, other in merged.items() if other is var)])
+
+    pair = Pair(Var(outer.extent * length), outer, inner, names(outer), names(inner))
+    for z, index, _ in nest.outputs:
+        found = pair.parted(_offset(buffers, z, index), lanes)
+        if found is None or found[0] != 1:
+            return None
+    for node in nest.nodes():
+        if node.kind == "load" and not pair.names.isdisjoint(node.depends):
+            value, index, guard = node.data
+            found = pair.parted(_offset(buffers, value, index), lanes)
+            bits = pair.bits(guard, lanes) if guard else (True,) * lanes
+            if found is None or bits is None:
+                return None
+            if any(bits) and window(offsets(found[0], lanes), bits) is None:
+                return None
+    return pair
 
 
 def _crossing(
