@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from chainrule.compiler.native import caches
-from chainrule.compiler.native.microkernel import Cut, choose, cut, itemsize, lanes_in
+from chainrule.compiler.native.microkernel import Cut, choose, cut, cycles, itemsize, lanes_in
 from chainrule.compiler.native.target import Target
 from chainrule.compiler.native.text import Function, Int, Reg
 
@@ -25,6 +25,12 @@ SMALL = 1 << 16
 
 WORTH = 500_000
 """Floating-point operations that a unit should have: some microseconds."""
+
+SHALLOW = 32
+"""The depth up to which a product is bound by writing its result."""
+
+TALL = 1024
+"""Rows from which on pages and lines of A and C are what tiles of many rows wait for."""
 
 BYTE = 4
 """Floating-point operations that take about as long as to read or write a byte of a cache."""
@@ -135,7 +141,7 @@ def plan(
     if not p.rows * p.columns * batch:
         return Plan(cut(0, 1), cut(0, 1), (1, 1), 1, "none", False)
     lanes = lanes_in(target, p.type)
-    high, wide = ready or choose(target, p.type, p.rows, p.columns)
+    high, wide = ready or tile_of(target, p)
     down, across = cut(p.rows, high), cut(math.ceil(p.columns / lanes), wide)
     if parts > 1:
         span = _span(target, p, parts)
@@ -153,6 +159,34 @@ def plan(
     if p.depth >= 32 and _worth_copying(p, size, result.panels):
         result = replace(result, copy=True)
     return result
+
+
+def tile_of(target: Target, p: Product) -> Pair:
+    """Rows and vectors of a tile.
+
+    Of tiles that take about as long the one with few long rows: its numbers of C lie together, and
+    so fewer pages and lines of A and C are at work at once.
+    """
+    best = choose(target, p.type, p.rows, p.columns)
+    lanes = lanes_in(target, p.type)
+    vectors = math.ceil(p.columns / lanes)
+    if p.c[1] != 1 or target.registers < 32:
+        return best
+    if p.depth <= SHALLOW and vectors > best[1]:
+        wide = min(target.registers // 4 if 2 * p.depth <= SHALLOW else 4, vectors)
+        return min(p.rows, max(1, (target.registers - wide - 2) // wide)), wide
+    if p.rows < TALL:
+        return best
+    enough = 1.015 * _cycles_of(p, vectors, *best)
+    for wide in (4, 3):
+        high = (target.registers - wide - 2) // wide
+        if best[1] < wide <= vectors and _cycles_of(p, vectors, high, wide) <= enough:
+            return high, wide
+    return best
+
+
+def _cycles_of(p: Product, vectors: int, high: int, wide: int) -> float:
+    return cycles(cut(p.rows, high), cut(vectors, wide))
 
 
 def _pack_rows(plan: Plan, p: Product, size: int, lanes: int) -> Plan:
