@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
+import sys
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -147,3 +152,107 @@ def test_traces_leave_no_trace():
         f(cr.ones(()))
     assert {name: cr.graph.Value.__dict__[name] for name in before} == before
     assert cr.graph.state.tracer is None
+
+
+def test_a_shape_that_changes_at_every_call_warns_early_at_the_users_line():
+    f = compiled(lambda images: images.sum())
+    with pytest.warns(ChainruleWarning, match=r"8 times and is compiled anew .* float32\[8\] and"):
+        for n in range(1, 10):
+            f(cr.ones((n,)))
+    with pytest.warns(ChainruleWarning) as caught:
+        g = compiled(lambda images: images.mean(), limit=2)
+        for n in range(1, 6):
+            g(cr.ones((n,)))
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert "limit" in str(caught[0].message)
+
+
+def test_many_versions_that_are_used_do_not_warn():
+    f = compiled(lambda images: images.sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in range(1, 12):
+            for _ in range(4):
+                f(cr.ones((n,)))
+    assert f.traces == 11
+
+
+@pytest.mark.filterwarnings("ignore::chainrule.errors.ChainruleWarning")
+def test_versions_are_bounded_and_the_least_used_goes():
+    f = compiled(lambda x: x * 2, limit=3)
+    for n in (1, 2, 3):
+        for _ in range(3):
+            f(cr.ones((n,)))
+    for _ in range(3):
+        f(cr.ones((1,)))
+    gone = weakref.ref(next(v for v in f.versions if v.key[2][0][0] == (2,)))
+    for _ in range(200):  # ever new shapes are no reason to compile
+        f(cr.ones((len(f.versions) + 7 + _,)))
+    assert f.traces == 3
+    for _ in range(20):
+        assert f(cr.ones((5,))).tolist() == [2.0] * 5
+    assert f.traces == 4
+    assert {v.key[2][0][0] for v in f.versions} == {(1,), (3,), (5,)}
+    gc.collect()
+    assert gone() is None
+    assert f(cr.ones((2,))).tolist() == [2.0] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_child_of_a_fork_calls_what_another_thread_was_calling():
+    f = compiled(lambda x: x * 2)
+    f(cr.ones((3,)))
+    inside, on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with f._lock:
+            inside.set()
+            on.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # where the lock is not renewed
+        os._exit(0 if f(cr.ones((3,))).tolist() == [2.0] * 3 else 1)
+    on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_handler_that_calls_what_is_running_gets_an_error():
+    n = 1200
+
+    @cr.compile(backend="native")
+    def long(x):
+        for _ in range(12):
+            x = cr.tanh(x @ x)
+        return x
+
+    x = cr.zeros((n, n))
+    long(x)
+    errors = []
+
+    def handle(number, frame):
+        try:
+            long(x)
+        except ChainruleError as error:
+            errors.append(str(error))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for _ in range(20):
+            signal.setitimer(signal.ITIMER_REAL, 0.06)
+            long(x)
+            if any(errors):
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert errors
+    assert "signal handler" in errors[0]
+    assert float(long(x).sum()) == 0.0

@@ -179,7 +179,7 @@ def test_the_program_is_as_large_for_a_thousand_steps() -> None:
             return loss
 
         step(x)
-        (versions,) = step._versions.values()
+        versions = step.versions
         seen = [op.name for op in versions[0].graph.ops]
         assert seen.count("scan") == 2
         sizes.append(len(seen))

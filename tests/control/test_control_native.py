@@ -50,7 +50,7 @@ def gradients_of(function: Any, count: int) -> Any:
 
 def families(compiled: Any) -> list[str]:
     """The families of the kernels of the version that was built last."""
-    versions = [v for found in compiled._versions.values() for v in found]
+    versions = compiled.versions
     return [k.family for k in versions[-1].launch.program.plan.schedule.kernels]
 
 
@@ -111,7 +111,7 @@ def test_rows_are_cut_through_loops_in_loops() -> None:
     check(gradients_of(loop, 3), *inputs, rtol=2e-5, scans=4)
     compiled = cr.compile(gradients_of(loop, 3), backend="native")
     compiled(*inputs)
-    (version,) = next(iter(compiled._versions.values()))
+    (version,) = compiled.versions
     kernels = version.launch.program.plan.schedule.kernels
     # The last adds up the weights' gradient over the runs, for all sequences together.
     assert [k.units for k in kernels if k.family == "scan"] == [2, 2, 2, 1]
@@ -123,7 +123,7 @@ def test_rows_are_cut() -> None:
     (x,) = tensors((9, 32, 6))
     compiled = cr.compile(gradients_of(lambda x: layer(x), 1), backend="native")
     compiled(x)
-    (version,) = next(iter(compiled._versions.values()))
+    (version,) = compiled.versions
     loops = [
         k for k in version.launch.program.plan.schedule.kernels if k.family == "scan"
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def test_units_differ_by_one_row(rows, parts) -> None:
     check(gradients_of(lambda x: layer(x)[0], 1), x, rtol=2e-5, scans=2)
     compiled = cr.compile(gradients_of(lambda x: layer(x)[0], 1), backend="native")
     compiled(x)
-    (version,) = next(iter(compiled._versions.values()))
+    (version,) = compiled.versions
     for k in version.launch.program.plan.schedule.kernels:
         if k.family == "scan":
             assert [part.loop.carry[0].shape[0] for part in k.parts] == parts
@@ -317,7 +317,7 @@ def test_code_does_not_grow_with_the_number_of_steps() -> None:
         (x,) = tensors((n, 8, 3))
         compiled = cr.compile(gradients_of(lambda x, f=layer: f(x)[0], 1), backend="native")
         compiled(x)
-        (version,) = next(iter(compiled._versions.values()))
+        (version,) = compiled.versions
         planned = version.launch.program.plan
         loops = [k for k in planned.schedule.kernels if k.family == "scan"]
         text = build.text(planned, host())

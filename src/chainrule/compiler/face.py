@@ -10,6 +10,7 @@ import inspect
 import os
 import threading
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -23,6 +24,7 @@ from chainrule.compiler.naming import name_inputs
 from chainrule.compiler.slots import watching
 from chainrule.compiler.state import Version
 from chainrule.compiler.trace import Tracer
+from chainrule.compiler.versions import Versions
 from chainrule.errors import (
     ArgumentTypeError,
     ChainruleError,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 LIMIT = 32
+MANY = 8
+"""So many versions for fewer calls that found theirs are worth a warning."""
 USUALS = 4
 """How many versions' usual calls are tried before a call is looked at more closely."""
 BACKENDS = ("auto", "native", "numpy")
@@ -59,6 +63,19 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+_all: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child of a fork: whoever held a lock is not here."""
+    for function in list(_all):
+        function._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Compiled:
     """A compiled function; see `cr.compile`.
 
@@ -76,12 +93,13 @@ class Compiled:
         self.limit = limit
         self.traces = 0
         self._static = (frozenset(static_argnums), frozenset(static_argnames))
-        self._versions: dict[Any, list[Version]] = {}
+        self._versions = Versions(limit)
         self._last: Version | None = None
         self._usuals: list[Usual] = []  # the last ones first
         self._captured: set[int] = set()  # tensors that some version has found by itself
         self._warned = False
         self._lock = threading.RLock()
+        _all.add(self)
         self._on = enabled()
         if self._on and self._wants_native():
             _prepare()
@@ -126,7 +144,7 @@ class Compiled:
     @property
     def versions(self) -> list[Version]:
         """All versions, the one that was used last first in its kind."""
-        return [version for versions in self._versions.values() for version in versions]
+        return list(self._versions)
 
     def inspect(self, runs: int = 30) -> Any:
         """The graph, the kernels, the code and a profile of the version that was called last.
@@ -170,13 +188,10 @@ class Compiled:
 
             before = last.usual
             follow(last)
-            others = [usual for usual in self._usuals if usual is not before]
+            kept = [version.usual for version in self._versions]
+            others = [x for x in self._usuals if x is not before and x in kept]
             self._usuals = [x for x in (last.usual, *others[: USUALS - 1]) if x is not None]
         return result
-
-    def _use(self, version: Version) -> None:
-        """Try this version first from now on."""
-        self._last = version
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves: list[Any] = []
@@ -184,15 +199,15 @@ class Compiled:
         leaves = [asarray(x) if isinstance(x, np.ndarray | np.generic) else x for x in leaves]
         keys = tuple(map(signature.leaf_key, leaves))
         key = (shape, state.grad_enabled, keys, self._identities(leaves))
-        versions = self._versions.setdefault(key, [])
-        for i, version in enumerate(versions):
-            if version.holds(leaves):
-                versions.insert(0, versions.pop(i))
-                self._use(version)
-                return version.run(leaves)
-        if self.traces >= self.limit:
-            self._warn_of_limit(key, leaves, args, kwargs)
+        version = self._versions.find(key, leaves)
+        if version is not None:
+            self._last = version
+            return version.run(leaves)
+        if not self._versions.make_room(key):
+            self._warn_of_changes(key, leaves, args, kwargs)
             return self.function(*args, **kwargs)
+        if self.traces == MANY and self._versions.calls() < MANY:
+            self._warn_of_changes(key, leaves, args, kwargs)
         labels = signature.labels(_parameter_names(self.function), args, kwargs)
         return self._first_call(key, call, leaves, labels if len(labels) == len(leaves) else None)
 
@@ -240,11 +255,11 @@ class Compiled:
             version.uninstall()
             raise
         self.traces += 1
-        self._captured |= version.captured
+        self._captured = version.captured.union(*[v.captured for v in self._versions])
         # Which arguments the function finds by itself too is known only now.
         version.file_under((*key[:3], self._identities(leaves)))
-        self._versions.setdefault(version.key, []).insert(0, version)
-        self._use(version)
+        self._versions.add(version)
+        self._last = version
         return result
 
     def _trace(
@@ -267,43 +282,30 @@ class Compiled:
                 name_inputs(tracer, labels)
             finally:
                 tracer.close()
-        version.compile(self._make_program)
+        # No method of this object: a version that held it would be a cycle.
+        version.compile(functools.partial(_make_program, self.backend, self._title()))
         return version
-
-    def _make_program(self, graph: ir.Graph) -> InNumPy | Native:
-        if not self._wants_native():
-            return InNumPy(graph)
-        try:
-            return _native(graph)
-        except Exception as error:
-            if self.backend == "native" or isinstance(error, ChainruleError):
-                raise
-            self._warn_of_defect(error)
-            return InNumPy(graph)
-
-    def _warn_of_defect(self, error: Exception) -> None:
-        warn_at_users_line(
-            f"{self._title()} runs in NumPy, because the compiler failed on it "
-            f"({type(error).__name__}: {error}). Results are the same, but slower. This is a "
-            "defect of chainrule: please report it with the function; backend='native' shows where."
-        )
 
     def _wants_native(self) -> bool:
         return self.backend != "numpy"
 
     # --- words ------------------------------------------------------------------------------------
 
-    def _warn_of_limit(
+    def _warn_of_changes(
         self, key: Any, leaves: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         if self._warned:
             return
         self._warned = True
+        anew = "and is compiled anew at nearly each call"
+        if len(self._versions) >= self.limit:
+            anew = "and runs eagerly where none of these versions fits"
         warn_at_users_line(
-            f"{self._title()} was compiled {self.limit} times and runs eagerly where none of these "
-            f"versions fits. Last, {self.reason(key, leaves, args, kwargs)}. Keep shapes the same "
-            "(pad, or leave out the last batch), pass numbers that change as float arguments or "
-            "tensors, or raise cr.compile(limit=...). (This warning comes once.)"
+            f"{self._title()} was compiled {self.traces} times {anew}. Last, "
+            f"{self.reason(key, leaves, args, kwargs)}. Keep shapes the same (pad, or leave out "
+            "the last batch), pass numbers that change as float arguments or tensors, or raise "
+            f"cr.compile(limit={self.limit}), the number of versions that are kept. (This warning "
+            "comes once.)"
         )
 
     def _title(self) -> str:
@@ -351,6 +353,22 @@ def _prepare() -> None:
         from chainrule.compiler.native import runtime
 
         runtime.native()
+
+
+def _make_program(backend: str, title: str, graph: ir.Graph) -> InNumPy | Native:
+    if backend == "numpy":
+        return InNumPy(graph)
+    try:
+        return _native(graph)
+    except Exception as error:
+        if backend == "native" or isinstance(error, ChainruleError):
+            raise
+        warn_at_users_line(
+            f"{title} runs in NumPy, because the compiler failed on it "
+            f"({type(error).__name__}: {error}). Results are the same, but slower. This is a "
+            "defect of chainrule: please report it with the function; backend='native' shows where."
+        )
+        return InNumPy(graph)
 
 
 def _native(graph: ir.Graph) -> Native:
@@ -407,8 +425,9 @@ def compile(
             function is compiled for their values.
         backend: "native"; "numpy", the graph operation by operation; or "auto": native. Where LLVM
             is missing or fails, programs run in NumPy too, with one warning.
-        limit: how many versions are compiled; calls that fit none of them run eagerly then, after
-            one warning.
+        limit: how many versions are kept. Calls that fit none of them run eagerly then, after one
+            warning; where one kind of call comes often, its version takes the place of the one that
+            was not used for longest.
 
     Raises:
         TraceError: if the function needs numbers that are not known while it is traced.

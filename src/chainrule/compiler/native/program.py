@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import signal
 import threading
 import time
 import weakref
@@ -47,9 +46,9 @@ from chainrule.compiler.native.runtime_tables import (
     Tables,
     Task,
 )
+from chainrule.compiler.native.runtime_turn import ProgramError, Turn, uninterrupted
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Module
-from chainrule.errors import ChainruleError
 from chainrule.graph import Array
 
 __all__ = [
@@ -92,10 +91,6 @@ class Direct(NamedTuple):
     mark: int
 
 
-class ProgramError(ChainruleError, RuntimeError):
-    """A program that cannot be run as it was asked to."""
-
-
 class Segment:
     """Phases between two host calls, as a job.
 
@@ -127,23 +122,6 @@ def _host_commits(steps: Sequence[Phase | HostCall]) -> bool:
         if seen and isinstance(step, HostCall):
             return True
     return False
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block."""
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is None:  # no business of Python's
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
 
 
 def export_kernels(module: Module, names: Sequence[str]) -> None:
@@ -200,7 +178,7 @@ class Program:
         self.code = code
         self.hosts = self._hosts = tuple(hosts)
         self._failed = failed
-        self._lock = threading.Lock()
+        self._turn = Turn()
         count = len(tables.kernels)
         self.target = target or (host() if code is not None else None)
         self._library: Library | None = None
@@ -321,7 +299,7 @@ class Program:
                 array = empty(place.shape, place.dtype)
             taken[place.slot] = array
             results.append(array)
-        with self._lock:
+        with self._turn.lock():
             for slot, array in taken.items():
                 self.bind(slot, array)
             self._call()
@@ -352,10 +330,11 @@ class Program:
 
     def call(self) -> None:
         """Run the program on what is bound."""
-        with self._lock:
+        with self._turn.lock():
             self._call()
 
     def _call(self) -> None:
+        self._turn.owner = threading.get_ident()
         if self._unfinished is not None:
             self._finish()
         reference = None if self.private else self._take_arena()
@@ -372,6 +351,7 @@ class Program:
         finally:
             if reference is not None and self._unfinished is None:
                 put_back(reference)
+            self._turn.owner = None
 
     def direct(self) -> Direct | None:
         """How native code may run the program on what is bound; None if Python has to."""
@@ -486,7 +466,7 @@ class Program:
 
         Yields a table [thread, kernel, (nanoseconds, chunks, first start, last end)].
         """
-        with self._lock:
+        with self._turn.lock():
             if self._kernels:
                 self._finish()
                 self._prepare()
@@ -503,7 +483,7 @@ class Program:
 
     def after_fork(self) -> None:
         """In the child of a fork: whoever had the lock, and the threads, are not here."""
-        self._lock = threading.Lock()
+        self._turn = Turn()
         self._pool = self._unfinished = None
 
     def __del__(self) -> None:
