@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.errors import DTypeError, GradError, ShapeError
+from chainrule.errors import ChainruleError, DTypeError, GradError, ShapeError
 from chainrule.graph import Array, Primitive, Spec
 
 Step = Callable[[Sequence[Array]], list[Array]]
@@ -49,20 +49,26 @@ def _prepare(body: Any) -> Step:
         done = [slots[v] for v in dict.fromkeys((*op.inputs, *op.outputs)) if last.get(v) == i]
         program.append(
             (op.primitive.evaluate, [slots[v] for v in op.inputs], op.params,
-             [slots[v] for v in op.outputs], [n for n in done if n >= first + len(fixed)])
+             [slots[v] for v in op.outputs], [n for n in done if n >= first + len(fixed)], op.line)
         )  # fmt: skip
     results = [slots[v] for v in body.outputs]
     room = [None] * (len(slots) - first - len(fixed))
 
     def step(arrays: Sequence[Array]) -> list[Array]:
         values: list[Any] = [*arrays, *fixed, *room]
-        for evaluate, inputs, params, outputs, done in program:
-            result = evaluate(*[values[n] for n in inputs], **params)
-            made = result if type(result) is tuple else (result,)
-            for n, array in zip(outputs, made, strict=True):
-                values[n] = array if type(array) is np.ndarray else np.asarray(array)
-            for n in done:
-                values[n] = None
+        line = None
+        try:
+            for evaluate, inputs, params, outputs, done, at in program:
+                line = at
+                result = evaluate(*[values[n] for n in inputs], **params)
+                made = result if type(result) is tuple else (result,)
+                for n, array in zip(outputs, made, strict=True):
+                    values[n] = array if type(array) is np.ndarray else np.asarray(array)
+                for n in done:
+                    values[n] = None
+        except ChainruleError as error:
+            error.line = error.line or line
+            raise
         return [values[n] for n in results]
 
     return step

@@ -67,7 +67,12 @@ class CheckKernel(Kernel):
         with f.when(total):
             slot, offset = self.status
             base = f.load(f.at(f.arg("table"), slot, "ptr"), "ptr")
-            f.store(Reg(str(self.number), "i64"), f.at(base, offset, "i8"))
+            place, number = f.at(base, offset, "i8"), Reg(str(self.number), "i64")
+            before = f.load(place, "i64")
+            # Of several that fail the first one speaks, as eagerly.
+            first = f.op("or", f.icmp("eq", before, Reg("0", "i64")), f.icmp("ugt", before, number))
+            with f.when(first):
+                f.store(number, place)
         f.store(Reg("1", "i8"), buffers[self.writes[0]].pointer(f))
         f.finish()
 
