@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler import ir
 from chainrule.compiler.guards import Object, put_setting, settings
 from chainrule.compiler.numbers import Number, NumberDict, Source, Table, is_symbolic, wrapped
@@ -129,7 +131,9 @@ class Tracer:
             once = array[tuple([slice(None if step else 1) for step in array.strides])]
         kept, base = once, once.base
         if once.flags.writeable if base is None else not isinstance(base, bytes):
-            kept = once.copy()  # it may be the user's, who may write to it
+            # It may be the user's, who may write to it; one number fills a repeated one.
+            number = once[(slice(1),) * once.ndim]
+            kept = once.copy() if any(once.strides) else np.broadcast_to(number.copy(), once.shape)
         value = self.graph.constant(kept)
         if once.shape == array.shape:
             return value
