@@ -61,3 +61,15 @@ def test_schedules_and_plans_print(planned):
     text = str(planned)
     assert "step 0:" in text and "matmul" in text and "alive at once" in text
     assert "after" in str(planned.schedule)
+
+
+def test_a_large_graph_is_drawn_as_its_kernels(planned, monkeypatch):
+    kernels = planned.schedule.kernels
+    monkeypatch.setattr(show, "MOST", 2)
+    text = show.dot(planned.schedule.graph, kernels)
+    assert "cluster" not in text
+    nodes = re.findall(r"^ +k(\d+) \[", text, re.M)
+    assert nodes == [str(k) for k in range(len(kernels))]
+    edges = {(int(a), int(b)) for a, b in re.findall(r"k(\d+) -> k(\d+)", text)}
+    assert edges and all(a < b for a, b in edges)  # a kernel reads what an earlier one made
+    assert "next 0.weight" in text and "matmul" in text

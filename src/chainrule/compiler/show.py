@@ -71,11 +71,18 @@ def _label(op: Op) -> str:
     return "\n".join([op.name, *shown, kind])
 
 
+MOST = 400
+"""Operations that one picture shows; of larger graphs it shows the kernels."""
+
+
 def dot(graph: Graph, kernels: Sequence[Kernel] = ()) -> str:
     """The graph in Graphviz's language, for `dot -Tsvg`; operations of one kernel in one box.
 
-    An operation that several kernels do, each for itself, stands in the first of them.
+    An operation that several kernels do, each for itself, stands in the first of them. Of a graph
+    with more than 400 operations the kernels are shown, and what they hand to each other.
     """
+    if kernels and len(graph.ops) > MOST:
+        return _kernels_dot(graph, kernels)
     lines = [
         f"digraph {_quoted(graph.name)} {{",
         '  node [shape=box, fontname="monospace", fontsize=10];',
@@ -114,6 +121,35 @@ def dot(graph: Graph, kernels: Sequence[Kernel] = ()) -> str:
         )
         lines.append(f"  out{position} [label={_quoted(told)}, shape=ellipse];")
         lines.append(f"  {names[value]} -> out{position};")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _kernels_dot(graph: Graph, kernels: Sequence[Kernel]) -> str:
+    """A node for each kernel: its operations, and the states it gives their next values."""
+    lines = [
+        f"digraph {_quoted(graph.name)} {{",
+        '  node [shape=box, style=rounded, fontname="monospace", fontsize=10];',
+    ]
+    made: dict[Value, int] = {}
+    for k, kernel in enumerate(kernels):
+        for op in kernel.ops:
+            for value in op.outputs:
+                made.setdefault(value, k)
+    updates = {graph.outputs[i]: graph.inputs[n] for i, n in graph.updates.items()}
+    for k, kernel in enumerate(kernels):
+        own = {value for op in kernel.ops for value in op.outputs}
+        names = [op.name for op in kernel.ops]
+        layers = dict.fromkeys(op.where for op in kernel.ops if op.where)
+        states = [f"next {updates[v].name}" for v in own if v in updates and updates[v].name]
+        label = [
+            f"{k}: {kernel.family}", " ".join(names[:6]),
+            f"and {len(names) - 6} more" if len(names) > 6 else "",
+            *list(layers)[:2], *sorted(states)[:4],
+        ]  # fmt: skip
+        lines.append(f"  k{k} [label={_quoted(chr(10).join(filter(None, label)))}];")
+        read = [x for op in kernel.ops for x in op.inputs if x not in own]
+        before = dict.fromkeys(made.get(x, k) for x in read)
+        lines += [f"  k{other} -> k{k};" for other in before if other != k]
     return "\n".join([*lines, "}"]) + "\n"
 
 
