@@ -43,7 +43,8 @@ SPLIT = 64  # output channels of a unit
 BLOCK = 36_000  # bytes of x and y that tiles read again and again
 SHORTEST = 48  # outputs that a tile goes over at least, before it is put away
 UNITS = 16  # enough for any number of threads that helps
-PARTIAL_BYTES = 1 << 21  # of all partial sums together, unless two are more than that
+ROW = 160  # elements of a row of the weight that a unit writes at most, if it can have so many
+PARTIAL_BYTES = 1 << 21  # of all partial sums together, unless those needed are more
 
 
 class Image(NamedTuple):
@@ -100,7 +101,8 @@ class WeightSums(Keyed):
         wanted = -(-UNITS // (self.split * self.groups))
         cuts = -(-self.lines[0].count // self.rows_at_once)
         self.pieces = cuts if x.shape[0] < wanted else 1
-        most = max(2, PARTIAL_BYTES // nbytes)
+        enough = self.split * self.groups >= UNITS // 2
+        most = max(1 if enough else 2, PARTIAL_BYTES // nbytes)
         self.blocks = max(1, min(x.shape[0] * self.pieces, wanted, most))
         self.sums = Value(Spec((self.blocks, *shape), x.dtype), name="partial sums")
         self.reads, self.writes = (x, y), (self.sums,)
@@ -235,7 +237,7 @@ class _Emitter:
             with f.loop(first, last, hint="ahead") as line:
                 address = move(f, at, f.mul(line.index, 64), "i8")
                 f.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-                f.do(f"call void @llvm.prefetch.p0({address}, i32 0, i32 2, i32 1)")
+                f.do(f"call void @llvm.prefetch.p0({address}, i32 0, i32 3, i32 1)")
 
     def _vectors(self, wide: int) -> list[tuple[int, int]]:
         """(first channel, vectors) of the blocks of output channels."""
@@ -392,7 +394,7 @@ class WeightTotal(Keyed):
         self.reads, self.writes = (sums,), (op.output,)
         self.key = self.outside = outside
         _, groups, *taps, inside, row = sums.shape
-        self.block = together(inside, math.prod(taps))
+        self.block = _together(groups, inside, math.prod(taps))
         self.units = groups * (inside // self.block)
         self.scratch = self.block * math.prod(taps) * row * sums.dtype.itemsize
 
@@ -432,6 +434,17 @@ class WeightTotal(Keyed):
             more = move(f, x, f.mul(block.index, math.prod(rest)), type)
             block.next = [f.fadd(block.carried[0], load_lanes(f, more, type, lanes))]
         store_lanes(f, block.results[0], y, type)
+
+
+def _together(groups: int, inside: int, taps: int) -> int:
+    """How many input channels a unit takes: the rows of a large weight, of which each lies in
+    another page, should be long, but there should be enough units."""
+    least = together(inside, taps)
+    longer = [
+        n for n in range(least, inside + 1)
+        if inside % n == 0 and n * taps <= ROW and groups * (inside // n) >= UNITS
+    ]  # fmt: skip
+    return max(longer, default=least)
 
 
 def partial_sums(op: Op, along: bool = False) -> list[Kernel]:
