@@ -170,6 +170,18 @@ def test_three_directions(case: str, target: str, dtype: str, last: bool) -> Non
     check(Op(convolution.conv_weight, [a, c], {**params, **kernel}), (x, y), dw, target, last)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_weight_too_large_for_partial_sums(target: str) -> None:
+    params, rng = same(2, 3), np.random.default_rng(0)
+    x, y = (rng.integers(-3, 4, (2, c, 3, 2)).astype("float32") for c in (64, 512))
+    w = np.zeros((512, 64, 3, 3), "float32")
+    _, dw = backward(x, w, y, **params)
+    op = Op(convolution.conv_weight, [value(x), value(y)], {**params, "kernel": (3, 3)})
+    sums, total = conv.kernels(op)
+    assert sums.writes[0].shape[0] == 1 and total.units >= 16
+    check(op, (x, y), dw, target, False)
+
+
 def test_kernels_alike_have_equal_shapes() -> None:
     """Two batches have the same strides: shapes and dtypes must tell them apart."""
     params = CASES["resnet"][2]
