@@ -141,7 +141,7 @@ def plan(
     if not p.rows * p.columns * batch:
         return Plan(cut(0, 1), cut(0, 1), (1, 1), 1, "none", False)
     lanes = lanes_in(target, p.type)
-    high, wide = ready or tile_of(target, p)
+    high, wide = ready or tile_of(target, p, more)
     down, across = cut(p.rows, high), cut(math.ceil(p.columns / lanes), wide)
     if parts > 1:
         span = _span(target, p, parts)
@@ -161,11 +161,11 @@ def plan(
     return result
 
 
-def tile_of(target: Target, p: Product) -> Pair:
+def tile_of(target: Target, p: Product, more: int) -> Pair:
     """Rows and vectors of a tile.
 
     Of tiles that take about as long the one with few long rows: its numbers of C lie together, and
-    so fewer pages and lines of A and C are at work at once.
+    so fewer pages and lines of A and C, and of what is read along with C, are at work at once.
     """
     best = choose(target, p.type, p.rows, p.columns)
     lanes = lanes_in(target, p.type)
@@ -175,7 +175,7 @@ def tile_of(target: Target, p: Product) -> Pair:
     if p.depth <= SHALLOW and vectors > best[1]:
         wide = min(target.registers // 4 if 2 * p.depth <= SHALLOW else 4, vectors)
         return min(p.rows, max(1, (target.registers - wide - 2) // wide)), wide
-    if p.rows < TALL:
+    if p.rows < TALL and more <= caches.second():
         return best
     enough = 1.015 * _cycles_of(p, vectors, *best)
     for wide in (4, 3):
