@@ -150,21 +150,24 @@ def unknown_name(kind: str, name: object, known: Iterable[str], hint: str = "") 
     return UnknownNameError(f"unknown {kind} {name!r}{guess} Known: {', '.join(names)}.{tail}")
 
 
-def require(module: str, *, extra: str, purpose: str = "") -> ModuleType:
+def require(module: str, *, extra: str | None, purpose: str = "") -> ModuleType:
     """Import an optional package, or say which extra brings it.
 
     Arguments:
         module: the module to import, such as `"matplotlib"`.
-        extra: the extra of chainrule that installs it, such as `"plot"`.
+        extra: the extra of chainrule that installs it, such as `"plot"`; None for a package that
+            comes with chainrule and can still be missing, after an installation without it.
         purpose: what it is needed for, completing "is needed to ...".
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         why = f"to {purpose}" if purpose else "here"
+        package = module.split(".")[0]
+        wanted = package if extra is None else f"'chainrule[{extra}]'"
         raise MissingExtraError(
-            f"the package {module.split('.')[0]!r} is needed {why} and is not installed; "
-            f"install it with: pip install 'chainrule[{extra}]'"
+            f"the package {package!r} is needed {why} and is not installed; install it with: "
+            f"pip install {wanted}"
         ) from error
 
 

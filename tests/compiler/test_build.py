@@ -96,7 +96,7 @@ def test_an_environment_variable_turns_red_zones_on(monkeypatch):
 
 def test_without_llvm_it_runs_in_numpy_with_one_warning(monkeypatch):
     def fails(*args):
-        raise RuntimeError("LLVM is not well")
+        raise jit.CompileError("LLVM is not well")
 
     g = dense(2)
     given = arrays_of(g)

@@ -238,3 +238,20 @@ def test_filling_a_container_outside_warns_at_the_users_line():
         compiled(lambda x: x * len(kept))(cr.ones((2,)))
         compiled(other)(cr.ones((2,)))
     assert len(kept) == 1
+
+
+def test_writing_to_a_numpy_array_outside_warns_at_the_users_line():
+    count, table = np.zeros(3), np.arange(3.0)
+
+    def step(x):
+        count[0] += 1
+        return x * cr.asarray(table)
+
+    step = compiled(step)
+    with pytest.warns(ChainruleWarning, match="step changed count while it was compiled") as caught:
+        step(cr.ones((3,)))
+    assert [w.filename for w in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(cr.ones((3,)))
+    assert count[0] == 1

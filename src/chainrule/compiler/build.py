@@ -7,7 +7,6 @@ program.run(inputs, outputs)
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from chainrule.compiler.native.jit import CompileError
 from chainrule.compiler.native.program import Program, export_kernels, memory
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Module
-from chainrule.errors import ChainruleError, ChainruleWarning, MissingExtraError
+from chainrule.errors import ChainruleError, FileError, MissingExtraError, warn_at_users_line
 
 # What simplifies, schedules and emits is imported when a program is not found on disk.
 if TYPE_CHECKING:
@@ -42,12 +41,14 @@ class Options:
         redzones: put marked bytes around every value in the arena and look at them after each run
             (slow; for tests). `CHAINRULE_REDZONES=1` turns it on everywhere.
         target: the instruction set; None for this machine's.
+        required: raise where LLVM is missing or fails.
     """
 
     native: bool = True
     simplify: bool = True
     redzones: bool = field(default_factory=lambda: os.environ.get("CHAINRULE_REDZONES", "0") != "0")
     target: Target | None = None
+    required: bool = False
 
 
 class RedZoneError(ChainruleError, RuntimeError):
@@ -58,14 +59,16 @@ def build(graph: Graph, options: Options | None = None) -> Program:
     """The program of a graph.
 
     Where LLVM is missing or fails, every operation is evaluated in NumPy, with one warning.
+
+    Raises:
+        MissingExtraError, CompileError, OSError: if that is so and `options.required`.
     """
     options = options or Options()
     if options.native:
         try:
             return _native(graph, options.target or host(), options)
-        except (RuntimeError, OSError, MissingExtraError) as error:
-            ours = MissingExtraError, CompileError
-            if isinstance(error, ChainruleError) and not isinstance(error, ours):
+        except (OSError, MissingExtraError, CompileError) as error:
+            if options.required or isinstance(error, FileError):
                 raise
             _warn(error)
     return assemble(simplified(graph, options), None, options)
@@ -93,16 +96,22 @@ _warned = False
 
 
 def _warn(error: Exception) -> None:
+    """Say once, at the user's line, why programs run in NumPy, and what to do."""
     global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            f"a compiled function runs in NumPy, because LLVM is missing or failed: {error} "
-            "Results are the same, but slower; reinstalling llvmlite may help, and "
-            "CHAINRULE_COMPILE=0 turns compiling off. (This warning comes once.)",
-            ChainruleWarning,
-            stacklevel=4,
+    if _warned:
+        return
+    _warned = True
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = (
+            f"llvmlite cannot be loaded ({error}); install it anew with: "
+            "pip install --force-reinstall llvmlite"
         )
+    warn_at_users_line(
+        f"a compiled function runs in NumPy, because LLVM is missing or failed: {reason} "
+        "(Results are the same, but slower. CHAINRULE_COMPILE=0 turns compiling off. This warning "
+        "comes once.)"
+    )
 
 
 def assemble(graph: Graph, target: Target | None, options: Options) -> Program:

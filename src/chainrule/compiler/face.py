@@ -359,7 +359,7 @@ def _make_program(backend: str, title: str, graph: ir.Graph) -> InNumPy | Native
     if backend == "numpy":
         return InNumPy(graph)
     try:
-        return _native(graph)
+        return _native(graph, required=backend == "native")
     except Exception as error:
         if backend == "native" or isinstance(error, ChainruleError):
             raise
@@ -371,10 +371,10 @@ def _make_program(backend: str, title: str, graph: ir.Graph) -> InNumPy | Native
         return InNumPy(graph)
 
 
-def _native(graph: ir.Graph) -> Native:
-    from chainrule.compiler.build import build
+def _native(graph: ir.Graph, required: bool) -> Native:
+    from chainrule.compiler.build import Options, build
 
-    return Native(graph, build(graph))
+    return Native(graph, build(graph, Options(required=required)))
 
 
 @overload
@@ -423,8 +423,8 @@ def compile(
         function: a function, a method or a module. Without one, a decorator.
         static_argnums, static_argnames: positions and names of arguments that are no inputs; the
             function is compiled for their values.
-        backend: "native"; "numpy", the graph operation by operation; or "auto": native. Where LLVM
-            is missing or fails, programs run in NumPy too, with one warning.
+        backend: "native"; "numpy", the graph operation by operation; or "auto": native, and where
+            LLVM is missing or fails NumPy, with one warning.
         limit: how many versions are kept. Calls that fit none of them run eagerly then, after one
             warning; where one kind of call comes often, its version takes the place of the one that
             was not used for longest.

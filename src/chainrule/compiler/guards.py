@@ -21,6 +21,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from chainrule.compiler.traced import ABSENT
 from chainrule.errors import ChainruleWarning, warn_at_users_line
 from chainrule.graph import Value, structure
@@ -33,6 +35,7 @@ PLAIN = (*_SIMPLE, tuple)
 _CONTAINERS = (list, dict, set, collections.deque)
 _READING = frozenset({"copy", "count", "get", "index", "items", "keys", "values"})
 LARGEST = 256  # entries of a container or attributes of an object that are looked at
+SMALL = 1 << 20  # bytes of a NumPy array that are compared
 
 
 def same(was: Any, now: Any) -> bool:
@@ -87,6 +90,18 @@ class Contents:
     def reason(self) -> str:
         """What changed, in words."""
         return f"what is in {self.label!r} changed"
+
+
+class Elements(Contents):
+    """A NumPy array from outside, which is a constant: that tracing leaves its numbers alone."""
+
+    __slots__ = ()
+
+    def now(self) -> Any:
+        return self.room.tobytes()
+
+    def holds(self) -> bool:
+        return self.was == self.now()
 
 
 class Object:
@@ -165,7 +180,8 @@ class Names:
 
     Attributes:
         checks: to be looked at before each call.
-        called: containers of which a method is called that may change them (`kept.append(x)`).
+        called: containers of which a method is called that may change them (`kept.append(x)`), and
+            NumPy arrays: to be looked at after the trace.
         objects: models and optimisers among what the names stand for.
         tensors: the tensors among it, by identity.
     """
@@ -196,6 +212,7 @@ class Names:
                 "done once, and not at each call. Return the value, or keep it in a tensor and "
                 "assign to that: with cr.no_grad(): kept.copy_(value)."
             )
+        self.called.clear()
 
     def _read(self, function: types.FunctionType, owner: Any = MISSING) -> None:
         """Look at what a function reads; `owner` is the object that it is a method of."""
@@ -275,6 +292,9 @@ class Names:
     def _look_into(self, label: str, value: Any) -> None:
         if isinstance(value, Value):
             self.tensors.add(id(value))
+        elif isinstance(value, np.ndarray) and value.dtype.kind != "O":
+            if value.nbytes <= SMALL:
+                self.called.append(Elements(label, value))
         elif isinstance(value, (*_OPAQUE, *_SIMPLE)):
             return
         elif isinstance(value, types.MethodType):

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import chainrule as cr
 from chainrule.compiler import build as building
 from chainrule.compiler.ir import Graph
 from chainrule.compiler.native import jit
 from chainrule.compiler.native.jit import CompileError, Library, assemble, assembly
 from chainrule.compiler.native.target import Target, host
 from chainrule.compiler.native.text import Function, Module
-from chainrule.errors import ChainruleWarning
+from chainrule.errors import ChainruleWarning, MissingExtraError
 from chainrule.graph import Spec
 from chainrule.primitives.elementwise import exp
 
@@ -111,13 +112,17 @@ def check_numpy(graph: Graph, reason: str, monkeypatch) -> None:
             program = building.build(graph)
             np.testing.assert_array_equal(program.run([x])[0], np.exp(x))
     assert len(seen) == 1 and program.code is None
+    assert seen[0].filename == __file__
+    with pytest.raises((MissingExtraError, CompileError, OSError)):
+        building.build(graph, building.Options(required=True))
 
 
 def test_without_llvm_it_runs_in_numpy(graph, monkeypatch):
     host.cache_clear()
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     try:
-        check_numpy(graph, "in NumPy, because LLVM is missing.*'llvmlite' is needed", monkeypatch)
+        reason = "in NumPy, because LLVM is missing.*'llvmlite' is needed.*pip install llvmlite "
+        check_numpy(graph, reason, monkeypatch)
     finally:
         host.cache_clear()
 
@@ -128,3 +133,28 @@ def test_where_llvm_fails_it_runs_in_numpy(graph, monkeypatch):
 
     monkeypatch.setattr(jit, "assemble", broken)
     check_numpy(graph, "in NumPy, because LLVM .* failed: .*out of luck", monkeypatch)
+
+
+def test_where_llvmlite_does_not_load_it_runs_in_numpy(graph, monkeypatch):
+    def broken(name: str | None = None) -> Target:
+        raise OSError("Could not find libllvmlite.so")
+
+    monkeypatch.setattr(building, "host", broken)
+    check_numpy(graph, r"cannot be loaded .*libllvmlite.*--force-reinstall llvmlite", monkeypatch)
+
+
+def test_what_is_not_llvms_fault_is_not_put_on_llvm(monkeypatch):
+    """A defect of the compiler is called one; with backend="native" it raises."""
+
+    def broken(*args: object) -> bytes:
+        raise RecursionError("too deep")
+
+    monkeypatch.setenv("CHAINRULE_CACHE", "0")
+    monkeypatch.setattr(building, "assemble", broken)
+    x = cr.ones((3,))
+    with pytest.warns(ChainruleWarning, match="defect of chainrule") as seen:
+        np.testing.assert_array_equal(cr.compile(lambda x: x * 2)(x), 2 * x.numpy())
+    assert len(seen) == 1 and "LLVM" not in str(seen[0].message)
+    assert seen[0].filename == __file__
+    with pytest.raises(RecursionError):
+        cr.compile(lambda x: x * 2, backend="native")(x)

@@ -183,8 +183,8 @@ def _sources() -> list[list[Any]]:
 
 @functools.cache
 def _versions() -> list[Any]:
-    llvm = require("llvmlite.binding", extra="full")
-    llvmlite = require("llvmlite", extra="full")
+    llvm = require("llvmlite.binding", extra=None, purpose="compile")
+    llvmlite = require("llvmlite", extra=None, purpose="compile")
     pointer = struct.calcsize("P")
     versions = [llvmlite.__version__, list(llvm.llvm_version_info), np.__version__]
     python = list(sys.version_info[:2])

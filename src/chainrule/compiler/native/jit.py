@@ -33,7 +33,7 @@ def _refused(what: str, error: Exception) -> CompileError:
 
 def machine(target: Target) -> Any:
     """LLVM's code generator for a target."""
-    llvm = require("llvmlite.binding", extra="full")
+    llvm = require("llvmlite.binding", extra=None, purpose="compile")
     if target.triple:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -50,7 +50,7 @@ def machine(target: Target) -> Any:
 
 
 def _parse(text: str) -> Any:
-    llvm = require("llvmlite.binding", extra="full")
+    llvm = require("llvmlite.binding", extra=None, purpose="compile")
     try:
         return llvm.parse_assembly(text)
     except RuntimeError as error:
@@ -98,8 +98,11 @@ class _Linkers:
         # No lock: two threads that come here at once make a linker each.
         linker = self._linker
         if self._left <= 0:
-            llvm = require("llvmlite.binding", extra="full")
-            linker = self._linker = llvm.create_lljit_compiler(machine(self._target))
+            llvm = require("llvmlite.binding", extra=None, purpose="compile")
+            try:
+                linker = self._linker = llvm.create_lljit_compiler(machine(self._target))
+            except RuntimeError as error:
+                raise _refused("load programs into this process", error) from error
             self._left = LIBRARIES
         self._left -= 1
         return linker
@@ -130,7 +133,7 @@ class Library:
         target: Target,
         imports: Mapping[str, int] | None = None,
     ):
-        llvm = require("llvmlite.binding", extra="full")
+        llvm = require("llvmlite.binding", extra=None, purpose="compile")
         linker = _linkers(target).take()
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in (imports or {}).items():

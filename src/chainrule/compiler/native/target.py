@@ -65,7 +65,7 @@ def host(name: str | None = None) -> Target:
         ArgumentError: if the name is unknown or this processor lacks the instructions.
         MissingExtraError: if llvmlite is not installed.
     """
-    llvm = require("llvmlite.binding", extra="full")
+    llvm = require("llvmlite.binding", extra=None, purpose="compile")
     cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
     flat = features.flatten()
     arm = llvm.get_process_triple().startswith(("aarch64", "arm64"))
