@@ -240,7 +240,10 @@ class Compiled:
         if self.traces == 0:
             warn_of_assignments(self.function)
         with _without_collector():
-            version = self._trace(call, leaves, labels)
+            return self._first_run(self._trace(call, leaves, labels), key, leaves)
+
+    def _first_run(self, version: Version, key: Any, leaves: Sequence[Any]) -> Any:
+        """Run a version for the first time; if that fails, it is as if it had not been traced."""
         version.names.settle(self._title(), version.counted)
         version.install()
         try:
@@ -350,8 +353,9 @@ def _prepare() -> None:
     """Load LLVM and the runtime, once. Whatever fails is said by the first call."""
     with contextlib.suppress(Exception):
         from chainrule.compiler import build  # noqa: F401
-        from chainrule.compiler.native import runtime
+        from chainrule.compiler.native import cache_keys, runtime
 
+        cache_keys.primitives()
         runtime.native()
 
 

@@ -105,13 +105,13 @@ class Elements(Contents):
 
 
 class Object:
-    """A model or an optimiser: what its own `_structure()` says is its structure."""
+    """A model or an optimiser, and what its own `_structure()` said when it was looked at."""
 
-    __slots__ = ("label", "object", "was")
+    __slots__ = ("object", "was")
 
-    def __init__(self, label: str, object: Any):
-        self.label, self.object = label, object
-        self.look()
+    def __init__(self, object: Any):
+        self.object = object
+        self.was: list[Any] = []
 
     def look(self) -> None:
         """Take the structure as it is."""

@@ -88,7 +88,9 @@ class Op:
         if specs is None:
             inferred = primitive.infer(*self.inputs, **params)
             specs = (inferred,) if isinstance(inferred, Spec) else tuple(inferred)
-        self.outputs = tuple([Value(spec, self) for spec in specs])
+        # Most have one, and thousands are made while a network is traced.
+        one = len(specs) == 1
+        self.outputs = (Value(specs[0], self),) if one else tuple([Value(x, self) for x in specs])
 
     @property
     def name(self) -> str:

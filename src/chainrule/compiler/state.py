@@ -84,7 +84,8 @@ class Version:
         self._back, self._saved, self._again = results.back, results.saved, results.again
         self._sources = [] if self._back is None else self._back.sources
         self._take_books(tracer, set(results.updates.values()))
-        self._objects = [Object("", o) for o in names.objects] + list(tracer.touched.values())
+        objects = {id(o): Object(o) for o in names.objects} | tracer.touched
+        self._objects = list(objects.values())
         self._items = list(tracer.items.values())
         self._hoisted = list(tracer.hoisted.values())
         self._probes = tracer.probes

@@ -410,7 +410,7 @@ class Tracer:
     def touch(self, thing: Any) -> None:
         """A model or an optimiser takes part: its structure must be the same at the next call."""
         if id(thing) not in self.touched:
-            self.touched[id(thing)] = Object(type(thing).__name__, thing)
+            self.touched[id(thing)] = Object(thing)
             for part in thing.modules() if hasattr(thing, "modules") else ():
                 if id(part) not in self._settings:
                     self._settings[id(part)] = (part, settings(part))

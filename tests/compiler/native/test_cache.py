@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.compiler.ir import Graph
+from chainrule.compiler.ir import Graph, Op
 from chainrule.compiler.native import cache, cache_keys
 from chainrule.compiler.native.cache import Entry
 from chainrule.compiler.native.target import host
@@ -307,6 +307,49 @@ def test_updates_options_targets_versions_and_sources_change_the_key(monkeypatch
     monkeypatch.setattr(cache_keys, "_versions", lambda: changed)
     keys.add(cache_keys.graph_key(graph(), host()))
     assert len(keys) == 6 - (host().name == "plain")
+
+
+def with_params(**params) -> Graph:
+    g = Graph()
+    x = g.input(Spec((3, 4), np.dtype("float32")), "x")
+    g.ops.append(Op(exp, (x,), params, (Spec((3, 4), np.dtype("float32")),)))
+    g.outputs = [g.ops[0].output]
+    return g
+
+
+def test_parameters_that_are_equal_in_python_have_keys_of_their_own():
+    different = [
+        1, 1.0, True, "1", (1,), (1.0,), (True,), ((1,),), [1], np.int64(1), np.float32(1),
+        (np.int64(1),), (np.uint64(1),), (np.array([1]),), 0.0, -0.0, (0.0,), (-0.0,), None, "None",
+        np.dtype("float32"), np.dtype("float64"), slice(1), slice(1, None),
+    ]  # fmt: skip
+    keys = [cache_keys.graph_key(with_params(value=x), host()) for x in different]
+    kept = [key for key in keys if key is not None]
+    assert len(set(kept)) == len(kept) == len(different) - 1  # arrays are not kept
+    again = [cache_keys.graph_key(with_params(value=x), host()) for x in different]
+    assert again == keys
+
+
+def test_who_else_refers_to_a_parameter_makes_no_difference():
+    name = "".join(["a", "xis"])
+    first = cache_keys.graph_key(with_params(value=(name, name)), host())
+    shared = "axis"
+    kept = [shared] * 3
+    assert cache_keys.graph_key(with_params(value=(kept[0], shared)), host()) == first
+
+
+def test_constants_that_repeat_themselves_have_keys_of_their_own():
+    """Numbers are looked at once where a step is 0; where they lie is part of the key."""
+    row, column = np.arange(3.0), np.arange(3.0)[:, None]
+    keys = set()
+    for array in (
+        np.broadcast_to(row, (3, 3)), np.broadcast_to(column, (3, 3)), np.tile(row, (3, 1)),
+        np.broadcast_to(row + 1, (3, 3)), np.broadcast_to(np.float64(0), (3, 3)), np.zeros((3, 3)),
+    ):  # fmt: skip
+        g = Graph()
+        g.outputs = [g.add(exp, g.constant(array))]
+        keys.add(cache_keys.graph_key(g, host()))
+    assert len(keys) == 6
 
 
 def test_users_operations_are_not_kept():

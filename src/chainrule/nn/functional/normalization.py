@@ -54,8 +54,8 @@ def _affine(x: Any, weight: Any, bias: Any, name: str) -> Any:
     return y if bias is None else y + bias
 
 
-def _by_channel(v: Any, x: Any, name: str, what: str) -> Any:
-    """A vector of one value for each channel, as (1, channels, 1, ...); None stays None."""
+def _check_channels(v: Any, x: Any, name: str, what: str) -> Any:
+    """A vector of one value for each channel; None stays None."""
     if v is None:
         return None
     v = as_input(v)
@@ -64,7 +64,13 @@ def _by_channel(v: Any, x: Any, name: str, what: str) -> Any:
             f"{name} got an input of shape {x.shape} with {x.shape[1]} channel(s) and {what} of "
             f"shape {v.shape}; one value for each channel (axis 1) is needed."
         )
-    return movement.reshape(v, shape=(1, v.shape[0], *(1,) * (x.ndim - 2)))
+    return v
+
+
+def _by_channel(v: Any, x: Any, name: str, what: str) -> Any:
+    """The same as (1, channels, 1, ...)."""
+    v = _check_channels(v, x, name, what)
+    return None if v is None else movement.reshape(v, shape=(1, v.shape[0], *(1,) * (x.ndim - 2)))
 
 
 def _update(running: Any, value: Any, momentum: Any) -> None:
@@ -102,8 +108,9 @@ def batch_norm(
         raise ShapeError(f"batch_norm needs an input (batch, channels, ...), got shape {x.shape}.")
     gamma = _by_channel(weight, x, "batch_norm", "a weight")
     beta = _by_channel(bias, x, "batch_norm", "a bias")
-    mean = _by_channel(running_mean, x, "batch_norm", "a running mean")
-    var = _by_channel(running_var, x, "batch_norm", "a running variance")
+    take = _check_channels if training else _by_channel
+    mean = take(running_mean, x, "batch_norm", "a running mean")
+    var = take(running_var, x, "batch_norm", "a running variance")
     if not training:
         if mean is None or var is None:
             raise ArgumentError("batch_norm in evaluation needs running_mean and running_var.")
