@@ -423,3 +423,52 @@ def test_counters_that_are_set_back_between_both_ways():
         left.append(p.tolist())
         assert opt.state[p]["step"] == before
     np.testing.assert_allclose(left[0], left[1], rtol=1e-5)
+
+
+def test_numbers_among_the_arguments():
+    weight = cr.ones((3,))
+
+    @cr.compile
+    def blend(x, t, n):
+        with cr.no_grad():
+            weight.copy_(weight * (1 - t) + x * t)
+        if n > 2:
+            return weight * n
+        return weight - n
+
+    x, want = cr.asarray([1.0, 2.0, 3.0]), np.ones(3, np.float32)
+    made = 0
+    for t, n in [(0.5, 1), (0.25, 1), (0.25, 2), (0.75, 2), (0.5, 3), (0.5, 5)] * 3:
+        want = want * np.float32(1 - t) + x.numpy() * np.float32(t)
+        before = usual_calls(blend)
+        got = blend(x, t, n)
+        made += usual_calls(blend) == before + 1
+        np.testing.assert_allclose(got.numpy(), want * n if n > 2 else want - n, rtol=1e-5)
+    assert made > 10
+    assert blend.traces == 2
+    assert not is_usual(blend, x, np.float64(0.5), 1)
+    assert not is_usual(blend, x, 1, 1)  # an int in the place of a float
+    assert not is_usual(blend, x, True, 1)
+    assert blend.traces == 4
+
+
+def test_arguments_in_structures_and_by_name():
+    @cr.compile
+    def f(batch, *, scale, flags=("a",)):
+        return {"sum": batch["x"] + batch["rest"][0] * scale}
+
+    def usual_shaped():
+        return sum(usual.calls() for usual in f._shaped)
+
+    x = np.arange(3, dtype=np.float32)
+    for i in range(12):
+        batch = {"x": cr.asarray(x + i), "rest": [x * i, None]}
+        np.testing.assert_allclose(f(batch, scale=0.5)["sum"].numpy(), x + i + 0.5 * x * i)
+    assert usual_shaped() == 11
+    batch = {"x": cr.ones((3,)), "rest": [cr.ones((3,)), 3]}
+    assert f(batch, scale=0.5)["sum"].tolist() == [1.5] * 3
+    assert f({"rest": batch["rest"], "x": batch["x"]}, scale=2.0)["sum"].tolist() == [3.0] * 3
+    assert f(batch, scale=0.5, flags=("b",))["sum"].tolist() == [1.5] * 3
+    assert f.traces == 4
+    both = cr.ones((3,))
+    assert f({"x": both, "rest": [both, None]}, scale=1.0)["sum"].tolist() == [2.0] * 3

@@ -96,6 +96,7 @@ class Compiled:
         self._versions = Versions(limit)
         self._last: Version | None = None
         self._usuals: list[Usual] = []  # the last ones first
+        self._shaped: list[Usual] = []  # those whose arguments have to be taken apart
         self._captured: set[int] = set()  # tensors that some version has found by itself
         self._warned = False
         self._lock = threading.RLock()
@@ -181,7 +182,14 @@ class Compiled:
 
     def _other_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that is not a usual one."""
-        result = self._call(args, kwargs)
+        leaves: list[Any] = []
+        shape, call = self._take_apart(args, kwargs, leaves)
+        for usual in self._shaped:
+            if usual.shape == shape:
+                result = usual.call(*leaves)
+                if result is not UNUSUAL:
+                    return result if usual.build is None else usual.build(result)
+        result = self._call(shape, call, leaves, args, kwargs)
         last = self._last
         if last is not None and self._wants_native():
             from chainrule.compiler.fast import follow
@@ -189,13 +197,17 @@ class Compiled:
             before = last.usual
             follow(last)
             kept = [version.usual for version in self._versions]
-            others = [x for x in self._usuals if x is not before and x in kept]
-            self._usuals = [x for x in (last.usual, *others[: USUALS - 1]) if x is not None]
+            others = [*self._usuals, *self._shaped]
+            others = [x for x in others if x is not before and x in kept][: USUALS - 1]
+            usuals = [x for x in (last.usual, *others) if x is not None]
+            self._usuals = [x for x in usuals if x.shape is None]
+            self._shaped = [x for x in usuals if x.shape is not None]
         return result
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves: list[Any] = []
-        shape, call = self._take_apart(args, kwargs, leaves)
+    def _call(
+        self, shape: Any, call: Callable[[Any], Any], leaves: list[Any],
+        args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
         leaves = [asarray(x) if isinstance(x, np.ndarray | np.generic) else x for x in leaves]
         keys = tuple(map(signature.leaf_key, leaves))
         key = (shape, state.grad_enabled, keys, self._identities(leaves))

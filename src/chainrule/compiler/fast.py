@@ -1,4 +1,4 @@
-"""The usual call, natively: tensors by position, nothing has changed but numbers.
+"""The usual call, natively: nothing has changed but numbers.
 
 `Version.holds` and `Version.run` do every call, with every kind of argument and result. A training
 step is called a thousand times in the same way; for that, `Usual` writes down what those look at
@@ -23,6 +23,7 @@ from chainrule.compiler.native.kernel import ARENA
 from chainrule.compiler.native.runtime_call import (
     KINDS,
     LISTS,
+    NUMBER,
     RECORD,
     RECORD_WORDS,
     ROWS,
@@ -46,7 +47,7 @@ ALONE = 2
 def is_usual(version: Any) -> bool:
     """Whether calls of a version can be made in this way."""
     launch = version.launch
-    if not isinstance(launch, Native) or launch.wants_arrays or version._simple is None:
+    if not isinstance(launch, Native) or launch.wants_arrays or _arguments(version) is None:
         return False
     more = version._back, version._assigned, version._gradients, version._entries, version._frozen
     places = [what for kind, what in version._leaves if kind != "constant"]
@@ -68,7 +69,23 @@ def is_usual(version: Any) -> bool:
 
 
 def _is_plain(source: Any) -> bool:
-    return bool(source.places) and all(type(key) is str for _, key in source.places)
+    return source.argument is not None or all(type(key) is str for _, key in source.places)
+
+
+def _arguments(version: Any) -> list[Any] | None:
+    """What the leaves of a call are, if all are tensors and numbers, each of its own."""
+    *_, leaves, identities = version.key
+    if identities or not version._free:
+        return None
+    usual = all(leaf in (int, float) or leaf[2] is not None for leaf in leaves)
+    return list(leaves) if usual else None
+
+
+def _structure_of(version: Any) -> Any:
+    """The structure of a call's arguments; None if each is a leaf, and has no name."""
+    positional, named = structure_key = version.key[0]
+    plain = not named and all(part in (Value, int, float) for part in positional)
+    return None if plain else structure_key
 
 
 class Usual:
@@ -78,16 +95,18 @@ class Usual:
         call: `(*arguments) -> result`, or `UNUSUAL`. What it returns is one tensor, or a tuple of
             all outputs, of which `build` makes what the function returns.
         build: that, or None.
+        shape: None, or the structure of arguments whose leaves it takes.
     """
 
     def __init__(self, version: Any):
         places, made = layout(), builtins()
         assert places is not None and made is not None
         self._layout, self._numbers = places, version.numbers
+        self.shape = _structure_of(version)
         self._held: list[Any] = []
         self._rows: dict[str, list[int]] = {name: [] for name in LISTS}
         self._fields = self._of_all(version)
-        self._arguments(version)
+        self._take_arguments(version)
         self._modes(version)
         self._names(version)
         self._states(version)
@@ -151,9 +170,13 @@ class Usual:
         """The address of an entry of the program's table."""
         return ctypes.addressof(version.launch._table) + 8 * slot
 
-    def _arguments(self, version: Any) -> None:
+    def _take_arguments(self, version: Any) -> None:
         slots = {n: version.launch._slots[i] for i, n in version._arguments}
-        for n, (shape, dtype, needs) in enumerate(version._simple):
+        for n, leaf in enumerate(_arguments(version) or ()):
+            if leaf in (int, float):
+                self._add("arguments", self._hold(leaf), NUMBER, 0, 0, 0)
+                continue
+            shape, dtype, needs = leaf
             table = self._entry(version, slots[n]) if n in slots else 0
             sizes = self._memory(list(shape))
             self._add("arguments", self._hold(dtype), len(shape), sizes, int(needs), table)
@@ -208,6 +231,8 @@ class Usual:
     def _take_numbers(self, version: Any) -> None:
         numbers, hold = version.numbers, self._hold
         for position, source in numbers.sources:
+            if source.argument is not None:
+                self._add("given", source.argument, position)
             for n, (room, key) in enumerate(source.places):
                 if source.item is None:
                     self._add("sources", hold(room), hold(key), position, int(n == 0))

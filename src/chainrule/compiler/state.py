@@ -148,7 +148,6 @@ class Version:
         # Whether it makes no difference if two arguments are one tensor.
         free = not any(_is_argument(b) and b.position in updated for b in books)
         self._free = free
-        self._simple: list[Any] | None = None
         self._had_grads = [(finder(b), b.had_grad) for b in books if b.had_grad is not None]
 
     def _keep_in_place(self, results: Results) -> None:
@@ -170,7 +169,6 @@ class Version:
     def file_under(self, key: Any) -> None:
         """Note what of a call the version is for."""
         self.key = key
-        self._simple = _simple_arguments(key) if self._free else None
 
     # --- the first call ---------------------------------------------------------------------------
 
@@ -429,16 +427,6 @@ def _is_one_tensor(results: Results) -> tuple[str, int] | None:
 
 MARK: Any = object()
 write = dict.__setitem__  # a number in the place of a number changes no structure
-
-
-def _simple_arguments(key: Any) -> list[Any] | None:
-    """The shapes and dtypes of the arguments, if all are tensors, positional and not nested."""
-    (positional, named), _, leaves, identities = key
-    if named or identities or any(part is not Value for part in positional):
-        return None
-    if any(type(leaf) is not tuple or leaf[2] is None for leaf in leaves):
-        return None
-    return list(leaves)
 
 
 def _is_argument(books: Outside) -> bool:

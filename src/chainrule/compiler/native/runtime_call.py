@@ -6,6 +6,7 @@ writes down, as words in one record, what a call has to look at and to do, and t
 (a builtin with CPython's fast calling convention, see `builtin`) goes through the record:
 
 1. the arguments: their types, shapes, dtypes and memory, which goes into the program's table;
+   numbers among them are read in 3;
 2. memory for what is returned and for gradients, and the tensors that are returned;
 3. the world: words of memory, entries of dictionaries and contents of lists that must be what they
    were; step counters and what is computed from them;
@@ -31,8 +32,8 @@ from chainrule.compiler.native.runtime_objects import Layout, layout
 from chainrule.compiler.native.target import Target, host
 from chainrule.graph import Array
 
-_LISTS = """words checks arguments captured entries contents sources steps guards fills counters
-outputs gradients modes"""
+_LISTS = """words checks arguments captured entries contents given sources steps guards fills
+counters outputs gradients modes"""
 _FIELDS = """tensor value ndarray none zero true false values dirty turn renew run late job pool
 enter status failed unusual single calls"""
 RECORD = {name: 8 * n for n, name in enumerate(_FIELDS.split())}
@@ -47,6 +48,7 @@ ROWS = {
     "words": ("address", "mask", "expected"),
     "entries": ("dict", "key", "expected"),
     "contents": ("object", "dict", "count", "expected"),
+    "given": ("argument", "position"),
     "sources": ("dict", "key", "position", "first"),
     "steps": ("function", "result", "count", "x", "y", "z"),
     "guards": ("position", "told"),
@@ -57,6 +59,8 @@ ROWS = {
     "modes": ("object", "name", "expected"),
 }
 """The fields of the lists' rows."""
+NUMBER = (1 << 64) - 1
+"""In the place of an argument's dimensions: it is a number, and `dtype` is its type."""
 KINDS = {"float32": 0, "float64": 1, "int64": 2}
 """The dtypes that a number can be filled in as."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chainrule.compiler.native.runtime_call import EQUAL, KINDS, LISTS, PYTHON, RECORD, ROWS
+from chainrule.compiler.native.runtime_call import EQUAL, KINDS, LISTS, NUMBER, PYTHON, RECORD, ROWS
 from chainrule.compiler.native.runtime_objects import CONTIGUOUS, Layout
 from chainrule.compiler.native.runtime_records import Runtime
 from chainrule.compiler.native.target import Target
@@ -122,6 +122,12 @@ def _arguments(module: Module, layout: Layout) -> None:
         x = f.load(f.at(f.arg("args"), i.index, "ptr"), "ptr")
         kind, needs = f.get(x, layout.kind, "ptr"), row("needs", "i64")
         tensor, other, plain, ready = map(f.label, ("tensor", "other", "plain", "ready"))
+        number, array, done = map(f.label, ("number", "array", "done"))
+        f.branch(f.same(row("ndim", "i64"), NUMBER - (1 << 64)), number, array)
+        f.start(number)
+        f.need(f.same(kind, row("dtype")))
+        f.jump(done)
+        f.start(array)
         f.branch(f.same(kind, f.of("tensor")), tensor, other)
         f.start(other)
         f.test(f.same(kind, f.of("ndarray")), plain)
@@ -141,6 +147,8 @@ def _arguments(module: Module, layout: Layout) -> None:
         f.jump(ready)
         f.start(ready)
         _array(f, f.load(held, "ptr"), row)
+        f.jump(done)
+        f.start(done)
     f.truth()
 
 
@@ -217,6 +225,13 @@ def _contents(module: Module, layout: Layout) -> None:
 def _numbers(module: Module, layout: Layout) -> None:
     """Read the numbers' sources. Where one has changed, `dirty` says so until all is computed."""
     f = _Writer(module, layout, "numbers")
+    base, count = f.rows("given")
+    with f.loop(0, count) as i:
+        row = f.row("given", base, i.index)
+        now = f.load(f.at(f.arg("args"), row("argument", "i64"), "ptr"), "ptr")
+        position = row("position", "i64")
+        with f.when(f.icmp("ne", now, f.item(position))):
+            _set(f, position, now)
     base, count = f.rows("sources")
     with f.loop(0, count) as i:
         row = f.row("sources", base, i.index)
@@ -229,9 +244,7 @@ def _numbers(module: Module, layout: Layout) -> None:
         f.start(changed)  # the first of several that are equal sets what the others must be
         f.need(f.icmp("ne", row("first", "i64"), 0))
         f.need(f.same(f.get(now, layout.kind, "ptr"), f.get(was, layout.kind, "ptr")))
-        f.python("Py_IncRef", now)
-        f.python("PyList_SetItem", f.of("values"), position, now)
-        f.put(1, f.record, RECORD["dirty"])
+        _set(f, position, now)
         f.jump(done)
         f.start(done)
     computed = f.label("computed")
@@ -241,6 +254,12 @@ def _numbers(module: Module, layout: Layout) -> None:
     f.jump(computed)
     f.start(computed)
     f.truth()
+
+
+def _set(f: _Writer, position: Reg, number: Reg) -> None:
+    f.python("Py_IncRef", number)
+    f.python("PyList_SetItem", f.of("values"), position, number)
+    f.put(1, f.record, RECORD["dirty"])
 
 
 def _compute(module: Module, layout: Layout) -> None:
