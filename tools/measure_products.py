@@ -3,7 +3,8 @@
 Each product is compiled as NN, TN and NT and timed between runs of a loop of multiply-adds that
 needs no memory (chainrule.compiler.native.ceiling); of several rounds the shortest time counts.
 With one thread the time is the thread's own, so that other processes disturb it only through the
-caches; with more (--threads N) it is the clock's.
+caches; with more (--threads N) it is the clock's. The benchmark's own products on one thread:
+`chainrule bench --study products`.
 """
 
 from __future__ import annotations
@@ -12,36 +13,14 @@ import argparse
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 import chainrule as cr
-from chainrule.compiler.build import build
-from chainrule.compiler.ir import Graph
+from chainrule.bench.products import product
 from chainrule.compiler.native.ceiling import ceiling
-from chainrule.graph import Spec
-from chainrule.primitives.linalg import matmul
-from chainrule.primitives.movement import permute
 
 SQUARES = [(n, n, n) for n in (256, 512, 1024, 2048)]
 RECTANGLES = [
     (32, 784, 16), (128, 784, 512), (128, 512, 512), (2048, 128, 512), (2048, 512, 128),
 ]  # fmt: skip
-
-
-def product(shape: tuple[int, int, int], layout: str, dtype: str) -> Callable[[], object]:
-    """A function that multiplies M x K by K x N once; T: an operand lies transposed."""
-    m, k, n = shape
-    graph = Graph()
-    values, rng = [], np.random.default_rng(0)
-    for (rows, columns), order in zip(((m, k), (k, n)), layout, strict=True):
-        stored = (columns, rows) if order == "T" else (rows, columns)
-        x = graph.input(Spec(stored, np.dtype(dtype)))
-        values.append(graph.add(permute, x, axes=(1, 0)) if order == "T" else x)
-    graph.outputs = [graph.add(matmul, *values)]
-    program = build(graph)
-    arrays = [rng.standard_normal(v.shape).astype(dtype) for v in graph.inputs]
-    out = np.empty((m, n), dtype)
-    return lambda: program.run(arrays, [out])
 
 
 def seconds(run: Callable[[], object], clock: Callable[[], float], calls: int) -> float:
