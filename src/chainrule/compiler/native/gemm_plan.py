@@ -29,6 +29,10 @@ WORTH = 500_000
 SHALLOW = 32
 """The depth up to which a product is bound by writing its result."""
 
+ALIASED = 10
+"""Rows of a tile whose distance in A is a multiple of a page: they share the ways of one set of the
+first-level cache."""
+
 TALL = 1024
 """Rows from which on pages and lines of A and C are what tiles of many rows wait for."""
 
@@ -174,15 +178,24 @@ def tile_of(target: Target, p: Product, more: int) -> Pair:
         return best
     if p.depth <= SHALLOW and vectors > best[1]:
         wide = min(target.registers // 4 if 2 * p.depth <= SHALLOW else 4, vectors)
-        return min(p.rows, max(1, (target.registers - wide - 2) // wide)), wide
+        return min(p.rows, _high(target, wide)), wide
+    aliased = p.a[1] == 1 and p.a[0] * itemsize(p.type) % PAGE == 0
+    if aliased and best[0] > ALIASED:
+        shapes = [(min(ALIASED, _high(target, wide)), wide) for wide in range(1, 5)]
+        return min(shapes[:vectors], key=lambda shape: _cycles_of(p, vectors, *shape))
     if p.rows < TALL and more <= caches.second():
         return best
     enough = 1.015 * _cycles_of(p, vectors, *best)
     for wide in (4, 3):
-        high = (target.registers - wide - 2) // wide
+        high = _high(target, wide)
         if best[1] < wide <= vectors and _cycles_of(p, vectors, high, wide) <= enough:
             return high, wide
     return best
+
+
+def _high(target: Target, wide: int) -> int:
+    """The most rows of a tile of so many vectors."""
+    return max(1, (target.registers - wide - 2) // wide)
 
 
 def _cycles_of(p: Product, vectors: int, high: int, wide: int) -> float:
