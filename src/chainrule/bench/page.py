@@ -105,7 +105,8 @@ def page(runs: Sequence[Run]) -> str:
         "eagerly, compiled, and channels-last, with its fused optimisers; JAX jitted, with buffers "
         "donated. Threads and processors are the same for all."
     )
-    return "\n\n".join([head, *(part for s in SECTIONS.values() for part in _section(s, runs))])
+    parts = [part for section in SECTIONS.values() for part in _section(section, runs)]
+    return "\n\n".join([head, *parts]) + "\n"
 
 
 def _section(section: Section, runs: Sequence[Run]) -> Iterator[str]:
@@ -113,16 +114,15 @@ def _section(section: Section, runs: Sequence[Run]) -> Iterator[str]:
     yield section.text.replace("\n", " ")
     mine = [run for run in runs if run["section"] == section.name]
     if not mine:
-        yield f"Not measured yet: `{command(section.name)} --page docs/benchmarks.md`.\n"
+        yield f"Not measured yet: `{command(section.name)} --page docs/benchmarks.md`."
         return
     yield "\n".join(_made(run) for run in mine)
     records = [record for run in mine for record in run["records"]]
     if section.name == "rows":
-        order = {name: n for n, name in enumerate(WORKLOADS)}
+        order = {w.name: (bool(w.group), n) for n, w in enumerate(WORKLOADS.values())}
         records.sort(key=lambda record: order[record["workload"]])
     for part in section.tables(records):
         yield part if isinstance(part, str) else markdown(part)
-    yield ""
 
 
 def _made(run: Run) -> str:
