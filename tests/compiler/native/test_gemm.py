@@ -122,6 +122,15 @@ def test_vectors(size):
         check(*size, orders)
 
 
+@pytest.mark.parametrize("orders", ["nn", "nt", "tn"])
+@pytest.mark.parametrize(
+    "size", [(37, 203, 1), (70, 130, 8), (23, 150, 31), (1031, 70, 40), (33, 21, 1024)], ids=str
+)
+def test_tiles_of_long_rows(size, orders):
+    """Where writing the result takes the time, and where the rows of A lie a page apart."""
+    check(*size, orders)
+
+
 @pytest.mark.parametrize("size", [(0, 5, 3), (5, 0, 3), (5, 3, 0), (0, 0, 0)], ids=str)
 def test_nothing(size):
     check(*size)

@@ -20,7 +20,7 @@ from chainrule.compiler.native.jit import assembly
 from chainrule.compiler.native.program import TRIALS, Phase, Program, Task
 from chainrule.compiler.native.runtime import Native, Pool
 from chainrule.compiler.native.runtime_ir import runtime as runtime_text
-from chainrule.compiler.native.runtime_job import WAKE
+from chainrule.compiler.native.runtime_job import WAKE, Share, deal
 from chainrule.compiler.native.runtime_records import MOST_CHUNKS, POOL
 from chainrule.compiler.native.runtime_system import BELL, CONDITION, LOCK, System, this_system
 from chainrule.compiler.native.target import foreign
@@ -43,6 +43,23 @@ def test_every_phase_sees_the_one_before(threads, units, phases, chunk):
     program = mixer(units, phases, chunk=chunk, cost=5000.0)
     for seed in range(20):
         np.testing.assert_array_equal(run(program, units, seed), expected(units, phases, seed))
+
+
+def test_every_thread_is_dealt_a_part_of_each_kernel():
+    shares = [Share(0, 4, 1, 500.0), Share(1, 1, 1, 90.0), Share(2, 64, 3, 10.0)]
+    for threads in (1, 2, 3, 5):
+        dealt = deal(shares, threads)
+        for share, parts in zip(shares, dealt, strict=True):
+            assert parts[0][0] == 0
+            assert parts[-1][1] == share.count
+            assert all(hi == lo for (_, hi), (lo, _) in zip(parts, parts[1:], strict=False))
+        loads = [
+            sum(s.cost * (p[i][1] - p[i][0]) for s, p in zip(shares, dealt, strict=True))
+            for i in range(threads)
+        ]
+        assert max(loads) <= max(500.0 * -(-4 // threads) + 100, 1.1 * sum(loads) / threads)
+    assert deal([Share(0, 10, 1, 1.0)], 2) == [[(0, 5), (5, 10)]]
+    assert deal([Share(0, 2, 1, 9.0), Share(1, 8, 1, 1.0)], 2)[1] == [(0, 4), (4, 8)]
 
 
 def test_threads_share_the_work():
