@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_every_thread_is_dealt_a_part_of_each_kernel():
         for share, parts in zip(shares, dealt, strict=True):
             assert parts[0][0] == 0
             assert parts[-1][1] == share.count
-            assert all(hi == lo for (_, hi), (lo, _) in zip(parts, parts[1:], strict=False))
+            assert all(hi == lo for (_, hi), (lo, _) in pairwise(parts))
         loads = [
             sum(s.cost * (p[i][1] - p[i][0]) for s, p in zip(shares, dealt, strict=True))
             for i in range(threads)
