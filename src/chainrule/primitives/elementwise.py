@@ -100,14 +100,19 @@ def _pow_dy(g: Any, z: Any, x: Any, y: Any) -> Any:
     return g * z * log(where(flat, constant(1, x.shape, x.dtype), x))
 
 
+def negative_power(exponents: Any) -> Exception:
+    """The error for an integer raised to a negative integer."""
+    return ArgumentError(
+        "an integer raised to a negative integer is no integer; cast the base to a float "
+        "first, for example with .astype('float32')."
+    )
+
+
 def _pow(x: Any, y: Any) -> Any:
     try:
         return special.power(x, y)
     except ValueError:  # the one that NumPy raises here
-        raise ArgumentError(
-            "an integer raised to a negative integer is no integer; cast the base to a float "
-            "first, for example with .astype('float32')."
-        ) from None
+        raise negative_power(y) from None
 
 
 pow = binary("pow", "x^y", _pow, _pow_dx, _pow_dy, reads="x y z", scalar=sc.pow)

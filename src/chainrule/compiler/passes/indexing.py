@@ -126,6 +126,24 @@ def index_arithmetic(g: Rewriter, op: Op) -> Value | None:
     return flat
 
 
+# --- powers of integers ---------------------------------------------------------------------------
+
+
+@rule("pow")
+def checked_power(g: Rewriter, op: Op) -> Value | None:
+    """x^n of integers: n is checked, and without signs the product is the same, modulo 2^bits."""
+    if op.output.dtype.kind != "i" or g.keeps_indices:
+        return None
+    x, n = op.inputs
+    known = bounds(g, n)
+    if known is None or known[0] < 0:
+        how: dict[str, Any] = {"low": 0, "high": np.inf, "ignore": None, "nan": False}
+        g.make(check, n, refuse=e.negative_power, **how)
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    x, n = (g.make(e.cast, v, dtype=unsigned) for v in (x, n))
+    return g.make(e.cast, g.make(e.pow, x, n), dtype=op.output.dtype)
+
+
 # --- picking one element of each row --------------------------------------------------------------
 
 
