@@ -9,7 +9,8 @@ where it can, in the order of the graph:
   which is cheaper than writing it to memory and reading it back; and any arithmetic that has one
   reader and reads one value, which must be kept for it in either case;
 - other arithmetic joins the group of what it reads, at the same indices: as the epilogue of a
-  product, or in a loop over the same elements, or in a loop over rows whose reductions it reads;
+  product or a convolution, or in a loop over the same elements, or in a loop over rows whose
+  reductions it reads;
 - a reduction joins a group of its own rows.
 
 Groups wait for each other and never in a circle (groups.py).

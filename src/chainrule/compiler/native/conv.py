@@ -21,6 +21,7 @@ from chainrule.compiler.native import conv_weight_rows
 from chainrule.compiler.native.conv_copy import copy_image, packed, packed_bytes
 from chainrule.compiler.native.conv_depthwise import depthwise_sums
 from chainrule.compiler.native.conv_emit import (
+    far,
     flat,
     load_lanes,
     move,
@@ -33,7 +34,7 @@ from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, piece
 from chainrule.compiler.native.conv_rows import Rows, suits
 from chainrule.compiler.native.conv_weight import partial_sums
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel
-from chainrule.compiler.native.microkernel import Level, Sums, contract, literal_mask
+from chainrule.compiler.native.microkernel import Level, Sums, contract, literal_mask, prefetch
 from chainrule.compiler.native.microkernel import Tile as Registers
 from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of
 from chainrule.graph import Array, Shape
@@ -311,6 +312,8 @@ class _Emitter:
         if finish is not None:
             axes = self._along(f, images, tile.width, line.spacing)
             finish.ahead(f, finish.channel, axes, self.lanes, vectors)
+        if self.kernel.depthwise and self.outer and far((self.kernel.x, self.kernel.y)):
+            self._ahead(f, line, pixels)
         sums = self._taps(f, line, tile, pixels, sums, 0, i64(0), i64(0), last)
         if finish is not None:
             masks = {} if last == self.lanes else {vectors - 1: literal_mask(self.lanes, last)}
@@ -325,6 +328,18 @@ class _Emitter:
                 store_lanes(f, value, address, self.type, self.y.strides[1], count)
         f.finish()
         return name
+
+    def _ahead(self, f: Function, line: Line, pixels: list[tuple[int, int]]) -> None:
+        """Ask for what the next row reads and writes: memory is slower than so few
+        multiplications."""
+        for t, c in pixels:
+            if self.finish is None and self.y.strides[1] == 1:
+                at = t * self.y.strides[0] + c * line.spacing * self.y.strides[-1]
+                prefetch(f, move(f, f.arg("y"), at + self.y.strides[-2], self.type))
+            if not self.copied[0]:
+                at = t * self.x.strides[0] + c * line.step * self.x.strides[-1]
+                at += self.outer[-1].kernel * self.x.strides[-2]
+                prefetch(f, move(f, f.arg("x"), at, self.type))
 
     def _along(self, f: Function, images: int, width: int, spacing: int) -> tuple[Along, ...]:
         """The axes of a tile behind which something is fused."""

@@ -16,7 +16,7 @@ import numpy as np
 from chainrule.compiler.native.conv_emit import load_lanes, move, store_lanes
 from chainrule.compiler.native.conv_plan import channels_last, padded
 from chainrule.compiler.native.kernel import Buffer
-from chainrule.compiler.native.microkernel import itemsize
+from chainrule.compiler.native.microkernel import itemsize, prefetch
 from chainrule.compiler.native.packing import transpose_parts
 from chainrule.compiler.native.text import (
     Function,
@@ -28,6 +28,9 @@ from chainrule.compiler.native.text import (
     vector,
 )
 from chainrule.graph import Shape
+
+FAR = 1 << 16  # bytes of a plane that is hardly in a near cache
+AHEAD = 3  # vectors further along a row that are asked for meanwhile
 
 
 class Axis(NamedTuple):
@@ -124,9 +127,13 @@ def _square(
     inner loop goes over whichever makes a few runs of memory that are read or written from front to
     back, not many short ones."""
 
+    far = row.length * column.length * itemsize(type) >= FAR
+
     def block(along: Int, many: int, across: Int, high: int) -> None:
         x = move(f, source, f.add(along, f.mul(across, column.source)), type)
         y = move(f, target, f.add(across, f.mul(along, row.target)), type)
+        for c in range(high if far else 0):
+            prefetch(f, move(f, x, c * column.source + AHEAD * lanes, type))
         rows = [
             load_lanes(f, move(f, x, c * column.source, type), type, lanes, 1, many)
             for c in range(high)

@@ -18,6 +18,7 @@ from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native.conv_copy import pack_image, packed, packed_bytes
 from chainrule.compiler.native.conv_emit import (
     Keyed,
+    far,
     flat,
     key_of,
     load_lanes,
@@ -27,6 +28,7 @@ from chainrule.compiler.native.conv_emit import (
 from chainrule.compiler.native.conv_plan import Tile, forward, padded, pieces, tiles
 from chainrule.compiler.native.conv_weight import UNITS, WeightTotal
 from chainrule.compiler.native.kernel import PARAMETERS, Buffers, Kernel
+from chainrule.compiler.native.microkernel import prefetch
 from chainrule.compiler.native.text import Function, Module, Reg, i64, type_of, vector
 from chainrule.graph import Spec
 
@@ -75,6 +77,7 @@ class _Emitter:
         self.sums = buffers[kernel.sums]
         *self.outer, inner = [axis.lines[0] for axis in kernel.axes]
         self.inner = inner
+        self.far = bool(self.outer) and far(kernel.reads)
         self.taps = self.sums.strides[2:-2]
         self.tail = kernel.channels - (math.ceil(kernel.channels / self.lanes) - 1) * self.lanes
 
@@ -174,6 +177,12 @@ class _Emitter:
         xs, ys = self.x.strides[-1], self.y.strides[-1]
         x = move(f, f.arg("x"), f.mul(j, self.inner.step * xs), self.type)
         y = move(f, f.arg("y"), f.mul(j, ys), self.type)
+        if first == 0 and self.far:  # a row ahead: memory is slower than so few multiplications
+            for c in range(tile.width):
+                prefetch(f, move(f, y, c * ys + self.y.strides[-2], self.type))
+                if self.lying[0] is self.x:
+                    ahead = self.k.axes[-2].kernel * self.x.strides[-2]
+                    prefetch(f, move(f, x, c * self.inner.step * xs + ahead, self.type))
         uses: dict[int, list[tuple[int, int]]] = {}
         for c in range(tile.width):
             for i, (lo, hi) in enumerate(tile.spans[first : first + len(sums)]):

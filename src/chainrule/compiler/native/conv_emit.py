@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from chainrule.compiler.ir import Op, Value
+from chainrule.compiler.native import caches
 from chainrule.compiler.native.kernel import Kernel
 from chainrule.compiler.native.text import Function, Int, Reg, element, i64, lanes_of, vector
 
@@ -21,6 +22,11 @@ class Keyed(Kernel):
         values = list(dict.fromkeys(every))
         roles = tuple(values.index(v) for v in every)
         return (self.key, roles, tuple((v.shape, v.dtype.str) for v in values)), values
+
+
+def far(values: Iterable[Value]) -> bool:
+    """Whether values are more than the second-level cache holds."""
+    return sum(value.nbytes for value in values) > caches.second()
 
 
 def key_of(op: Op) -> Hashable:

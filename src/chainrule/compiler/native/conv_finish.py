@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
 from chainrule.compiler.native import loops
-from chainrule.compiler.native.conv_emit import Keyed, key_of
+from chainrule.compiler.native.conv_emit import Keyed, far, key_of
 from chainrule.compiler.native.emitter import Emitter
 from chainrule.compiler.native.epilogue import UNROLLED, Epilogue, Masks
 from chainrule.compiler.native.index import Var
@@ -89,11 +89,13 @@ class ImageFinish(Epilogue):
     def ahead(
         self, f: Function, lane: Var, axes: Sequence[Along], lanes: int, vectors: int
     ) -> None:
-        """Ask for what finishing a tile will read: it comes while the tile is computed."""
-        if not self.streams:
+        """Ask for what finishing a tile will read, or else for where it will write: it comes while
+        the tile is computed."""
+        values = self.streams or (self.wanted if far(self.wanted) else [])
+        if not values:
             return
         with self._tile(f, lane, axes, lanes, {}) as em:
-            self._asked_for(em, axes, vectors)
+            self._asked_for(em, values, axes, vectors)
 
     @contextlib.contextmanager
     def _tile(
@@ -109,9 +111,11 @@ class ImageFinish(Epilogue):
             yield em
         em.finish()
 
-    def _asked_for(self, em: Emitter, axes: Sequence[Along], vectors: int) -> None:
+    def _asked_for(
+        self, em: Emitter, values: Sequence[Value], axes: Sequence[Along], vectors: int
+    ) -> None:
         if not axes:
-            for value in self.streams:
+            for value in values:
                 for em.instance in range(vectors):
                     prefetch(em.f, em.place_of(value, self.index))
             em.instance = 0
@@ -119,7 +123,7 @@ class ImageFinish(Epilogue):
         axis, *inner = axes
         for i in range(axis.many):
             with em.block({axis.var: em.f.add(axis.start, i * axis.step)}):
-                self._asked_for(em, inner, vectors)
+                self._asked_for(em, values, inner, vectors)
 
     def _cost(self, axes: Sequence[Along]) -> int:
         """Instructions for each vector, without what is the same in all places of the tile."""

@@ -23,10 +23,12 @@ HIGH = 8  # output channels of a tile
 
 
 class Kind(NamedTuple):
-    """Tiles of rows that are the same code: a line of the axis of rows, and how many rows."""
+    """Tiles of rows that are the same code: a line of the axis of rows, how many rows, and the taps
+    that each meets; none if all meet the same, which is then known when the program runs."""
 
     line: Line
     rows: int
+    mets: tuple[Range, ...] = ()
 
 
 class Segment(NamedTuple):
@@ -68,7 +70,7 @@ class Emitter:
         self.w_taps = spatial(tuple(taps))
         *self.outer, self.rows, self.inner = kernel.axes
         self.written: dict[object, str] = {}
-        self.masks: dict[Range, Reg] = {}  # of the function that is being written
+        self.masks: dict[Range, Reg] = {}  # of the taps that are being written
         self.widest = max(-(-line.count // self.lanes) for line in self.inner.lines)
         self.high, self.most = self._choose(module.target)
         self.together = max(1, self.most // self.widest)  # rows of a tile
@@ -114,23 +116,35 @@ class Emitter:
             for line in self.rows.lines:
                 places = range(line.count)
                 inside = [j for j in places if start <= line.start + line.spacing * j < stop]
-                for met, run in itertools.groupby(inside, key=line.met):
-                    rows = list(run)
+                for rows in self._runs(line, inside):
                     for at, many in pieces(len(rows), self.together):
-                        kind, j = self._kind(line, many), rows[at]
+                        j, mets = rows[at], tuple(line.met(j) for j in rows[at : at + many])
+                        kind = self._kind(line, many, mets if len(set(mets)) > 1 else ())
                         place = line.start + line.spacing * j
-                        found.append((place, kind, *met, line.at(j, 0), line.first))
+                        found.append((place, kind, *mets[0], line.at(j, 0), line.first))
             result.append(sorted(found))
         return result
 
-    def _kind(self, line: Line, rows: int) -> int:
-        kind = Kind(line, rows)
-        for number, other in enumerate(self.kinds):
+    def _runs(self, line: Line, places: list[int]) -> list[list[int]]:
+        """Outputs that meet the same taps, enough of them to fill tiles; those between."""
+        result: list[list[int]] = []
+        few = False
+        for _, run in itertools.groupby(places, key=line.met):
+            rows = list(run)
+            if few and len(rows) < self.together:
+                result[-1] += rows
+            else:
+                result.append(rows)
+            few = len(rows) < self.together
+        return result
+
+    def _kind(self, line: Line, rows: int, mets: tuple[Range, ...]) -> int:
+        for number, (other, *more) in enumerate(self.kinds):
             alike = (line.step, line.spacing, line.delta, line.jump)
-            mine = (other.line.step, other.line.spacing, other.line.delta, other.line.jump)
-            if other.rows == rows and alike == mine:
+            mine = (other.step, other.spacing, other.delta, other.jump)
+            if more == [rows, mets] and alike == mine and (not mets or line.taps == other.taps):
                 return number
-        self.kinds.append(kind)
+        self.kinds.append(Kind(line, rows, mets))
         return len(self.kinds) - 1
 
     def emit(self) -> None:
@@ -295,7 +309,6 @@ class Emitter:
         head = ["ptr noalias %x", "ptr noalias %w", "ptr noalias %y", *bounds]
         finish = self.k.finish
         f = Function(self.module, name, ", ".join(head + (finish.place if finish else [])))
-        self.masks = {}
         places = [(r, v) for r in range(kind.rows) for v in range(segment.vectors)]
         sums: Sums = [[f.zero(vector(self.type, self.lanes))] * len(places) for _ in range(high)]
         axes: tuple[Along, ...] = ()
@@ -333,8 +346,11 @@ class Emitter:
         ow: Reg,
     ) -> Sums:  # fmt: skip
         """Loops over the taps of the outer axes, then the innermost axis' taps one by one."""
+        everything = tuple(range(kind.rows))
         if axis == len(self.outer) + 1:
-            return self._inner(f, kind, line, segment, sums, ox, ow)
+            return self._inner(f, kind, line, segment, sums, everything, ox, ow)
+        if axis == len(self.outer) and kind.mets:
+            return self._apart(f, kind, line, segment, sums, ox, ow)
         steps = self.outer[axis].lines[0] if axis < len(self.outer) else kind.line
         width, carry = len(sums[0]), [x for row in sums for x in row]
         with f.loop(f.arg(f"lo{axis}"), f.arg(f"hi{axis}"), carry=carry, hint="tap") as tap:
@@ -345,14 +361,41 @@ class Emitter:
             tap.next = [x for row in inner for x in row]
         return [tap.results[i : i + width] for i in range(0, len(carry), width)]
 
-    def _inner(
+    def _apart(
         self, f: Function, kind: Kind, line: Line, segment: Segment, sums: Sums, ox: Reg, ow: Reg
     ) -> Sums:
-        """The taps of a row, neighbouring ones that meet inputs for the same lanes together."""
+        """The taps along rows that do not all meet the same: those alike together."""
+        sums, wide = [list(row) for row in sums], segment.vectors
+
+        def meeting(i: int) -> tuple[int, ...]:
+            return tuple(r for r, (lo, hi) in enumerate(kind.mets) if lo <= i < hi)
+
+        for rows, run in itertools.groupby(range(kind.line.taps), key=meeting):
+            taps = list(run)
+            if not rows:
+                continue
+            places = [r * wide + v for r in rows for v in range(wide)]
+            carry = [row[p] for row in sums for p in places]
+            with f.loop(taps[0], taps[-1] + 1, carry=carry, hint="tap") as tap:
+                some = [tap.carried[i : i + len(places)] for i in range(0, len(carry), len(places))]
+                x = f.add(ox, f.mul(tap.index, kind.line.delta * self.x_steps[-2]))
+                w = f.add(ow, f.mul(tap.index, kind.line.jump * self.w_taps[-2]))
+                some = self._inner(f, kind, line, segment, some, rows, x, w)
+                tap.next = [reg for row in some for reg in row]
+            for number, reg in enumerate(tap.results):
+                sums[number // len(places)][places[number % len(places)]] = reg
+        return sums
+
+    def _inner(
+        self, f: Function, kind: Kind, line: Line, segment: Segment, sums: Sums,
+        rows: tuple[int, ...], ox: Reg, ow: Reg,
+    ) -> Sums:  # fmt: skip
+        """The taps of some rows, neighbouring ones that meet inputs for the same lanes together."""
         inside, steps = self.k.inside, self.x_steps
+        self.masks = {}
         columns = tuple(
             r * kind.line.step * steps[-2] + v * self.lanes
-            for r in range(kind.rows)
+            for r in rows
             for v in range(segment.vectors)
         )
         i = 0
@@ -364,7 +407,7 @@ class Emitter:
             x = move(f, f.arg("x"), f.add(ox, line.at(0, first)), self.type)
             tap = (line.first + line.jump * first) * self.w_taps[-1]
             w = move(f, f.arg("w"), f.add(ow, tap), self.type)
-            masks = met * kind.rows if any(m is not None for m in met) else ()
+            masks = met * len(rows) if any(m is not None for m in met) else ()
             tile = Registers(
                 self.type, self.lanes, tuple(range(len(sums))), columns, self.lanes, masks
             )
