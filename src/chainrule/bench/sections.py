@@ -117,7 +117,8 @@ the model, compiles, and takes a step. Losses are compared over 20 steps with a 
 same start; an inference and a product have none."""
 _PRODUCTS = """\
 Matrix products on one thread, as a share of what multiply-adds that need no memory reach on the
-same core right before each timing. The time is the thread's own."""
+same core right before each timing. The time is the thread's own; the call of the program, about a
+microsecond, is in it."""
 _START = """\
 The call alone, without imports and without making the model: with an empty cache, and in a second
 process after it, which finds the program on disk. The shortest of all rounds."""
