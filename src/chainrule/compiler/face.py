@@ -364,11 +364,12 @@ def _parameter_names(function: Any) -> list[str]:
 def _prepare() -> None:
     """Load LLVM and the runtime, once. Whatever fails is said by the first call."""
     with contextlib.suppress(Exception):
-        from chainrule.compiler import build  # noqa: F401
-        from chainrule.compiler.native import cache_keys, runtime
+        from chainrule.compiler import build, fast  # noqa: F401
+        from chainrule.compiler.native import cache_keys, runtime, runtime_call
 
         cache_keys.primitives()
         runtime.native()
+        runtime_call.builtins()
 
 
 def _make_program(backend: str, title: str, graph: ir.Graph) -> InNumPy | Native:
