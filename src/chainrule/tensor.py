@@ -127,7 +127,7 @@ class Tensor(Operators):
 
     @property
     def is_leaf(self) -> bool:
-        return not isinstance(self._node, Node)
+        return self._node is None or type(self._node) is Leaf
 
     @property
     def grad_fn(self) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.errors import ArgumentError, TraceError
+from chainrule.errors import ArgumentError, GradError, TraceError
 
 F = nn.functional
 backends = pytest.mark.parametrize("backend", ["numpy", "native"])
@@ -177,23 +177,31 @@ def test_places_that_are_not_known(backend):
 
 
 @backends
-def test_packed_sequences_need_their_order(backend):
+def test_packed_sequences(backend):
     rnn = nn.utils.rnn
-    layer, x = nn.GRU(2, 3).double(), cr.asarray(normal(4, 3, 2))
+    layer, x = nn.GRU(2, 3, num_layers=2).double(), cr.asarray(normal(4, 3, 2))
 
     def over(packed):
-        return rnn.pad_packed_sequence(layer(packed)[0])[0]
+        return layer(layer2(packed)[0])[0]
 
-    unsorted = rnn.pack_padded_sequence(x, [2, 4, 1], enforce_sorted=False)
+    layer2 = nn.LSTM(2, 2).double()
     f = cr.compile(over, backend=backend)
-    np.testing.assert_allclose(f(unsorted).detach(), over(unsorted).detach(), rtol=1e-12)
-    with pytest.raises(TraceError, match="enforce_sorted=False"):
-        f(rnn.pack_padded_sequence(x, [4, 2, 1]))
-    g = cr.compile(lambda x, n: over(rnn.pack_padded_sequence(x, n)), backend=backend)
+    for lengths, ordered in (([2, 4, 1], False), ([4, 2, 1], True), ([4, 3, 3], True)):
+        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=ordered)
+        got, expected = f(packed), over(packed)
+        assert type(got) is rnn.PackedSequence
+        for a, b in zip(got, expected, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-12)
+    g = cr.compile(lambda x, n: over(rnn.pack_padded_sequence(x, n)).data, backend=backend)
     for lengths in ([4, 2, 1], [3, 3, 2]):  # numbers among the arguments are compiled for
-        expected = over(rnn.pack_padded_sequence(x, lengths))
+        expected = over(rnn.pack_padded_sequence(x, lengths)).data
         np.testing.assert_allclose(g(x, lengths).detach(), expected.detach(), rtol=1e-12)
     assert g.traces == 2
+    sizes = cr.compile(lambda data, n: over(rnn.PackedSequence(data, n)).data, backend=backend)
+    with pytest.raises(TraceError, match="enforce_sorted=False"):
+        sizes(packed.data, packed.batch_sizes)
 
 
 @backends
@@ -208,3 +216,10 @@ def test_long_rows_are_shortened_in_the_table(backend):
     a, b = compiled(tables[0], index), look_up(tables[1], index)
     np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
     np.testing.assert_allclose(tables[0].detach().numpy(), tables[1].detach().numpy(), rtol=1e-12)
+
+
+def test_rows_are_shortened_in_leaves_alone():
+    table = cr.asarray(normal(5, 4), requires_grad=True) * 3
+    f = cr.compile(lambda table, i: F.embedding(i, table, max_norm=1.0))
+    with pytest.raises(GradError, match="leaf"):
+        f(table, cr.asarray([0, 3]))

@@ -67,14 +67,26 @@ def take_apart(tree: Any, leaves: list[Any]) -> tuple[Any, Build]:
         builds = [build for _, build in parts]
         return (kind, *[key for key, _ in parts]), lambda rest: kind([b(rest) for b in builds])
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        parts = [take_apart(item, leaves) for item in tree]
-        builds = [build for _, build in parts]
-        return (kind, *[key for key, _ in parts]), lambda rest: kind(*[b(rest) for b in builds])
+        return _take_named_tuple(tree, leaves)
     if isinstance(tree, dict):
         return _take_dict(tree, leaves)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         return _take_dataclass(tree, leaves)
     return constant_key(tree), lambda rest: tree
+
+
+def _take_named_tuple(tree: Any, leaves: list[Any]) -> tuple[Any, Build]:
+    """A named tuple; what its `_static()` says is compiled for, and handed on by `_with_static`."""
+    kind = getattr(type(tree), "_plain", type(tree))
+    parts = [take_apart(item, leaves) for item in tree]
+    builds = [build for _, build in parts]
+    static = tree._static() if hasattr(tree, "_static") else None
+
+    def build(rest: Iterator[Any]) -> Any:
+        made = kind(*[b(rest) for b in builds])
+        return made if static is None else made._with_static(static)
+
+    return (kind, static, *[key for key, _ in parts]), build
 
 
 def _take_dict(tree: dict[Any, Any], leaves: list[Any]) -> tuple[Any, Build]:

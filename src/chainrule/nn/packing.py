@@ -73,6 +73,19 @@ class PackedSequence(_Fields):
         """The same with its data in another dtype."""
         return self._replace(data=self.data.to(*args, **kwargs))
 
+    def _static(self) -> int | None:
+        """For a compiled function, which compiles for it: how many sequences there are, where
+        that is a number and no shape."""
+        if self.sorted_indices is not None or not is_known(self.batch_sizes):
+            return None
+        return sequences_in(self)
+
+    def _with_static(self, count: int) -> PackedSequence:
+        """The same, which knows how many sequences there are."""
+        made = _Counted(*self)
+        made.sequences = count
+        return made
+
     def float(self) -> PackedSequence:
         """The same with float32 data."""
         return self.to(np.float32)
@@ -80,6 +93,16 @@ class PackedSequence(_Fields):
     def double(self) -> PackedSequence:
         """The same with float64 data."""
         return self.to(np.float64)
+
+
+class _Counted(PackedSequence):
+    """Sorted sequences in a compiled function, where `batch_sizes` is not known."""
+
+    sequences: int
+    _plain = PackedSequence
+
+    def _replace(self, **changes: Any) -> PackedSequence:  # pyright: ignore
+        return super()._replace(**changes)._with_static(self.sequences)
 
 
 def invert_permutation(permutation: Any) -> Any:
@@ -167,6 +190,8 @@ def sequences_in(sequence: PackedSequence) -> int:
         return sequence.sorted_indices.shape[0]
     if not sequence.batch_sizes.shape[0]:
         return 0
+    if isinstance(sequence, _Counted):
+        return sequence.sequences
     if not is_known(sequence.batch_sizes):
         error = TraceError(
             "how many sequences are packed stands in batch_sizes[0] alone, which is not known "
