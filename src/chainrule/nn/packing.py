@@ -82,7 +82,7 @@ class PackedSequence(_Fields):
 
     def _with_static(self, count: int) -> PackedSequence:
         """The same, which knows how many sequences there are."""
-        made = _Counted(*self)
+        made: Any = _Counted(*self)
         made.sequences = count
         return made
 
