@@ -143,5 +143,5 @@ def test_a_second_process_trains_the_same_from_disk(place):
         runs.append(done.stdout)
         kept.append({path.name: path.stat().st_ino for path in place.iterdir()})
     assert runs[0] == runs[1]
-    assert len(kept[0]) == 2  # the step and the runtime
+    assert len(kept[0]) == 3  # the step, the runtime, and the call
     assert kept[0] == kept[1]  # the same files, not written again
