@@ -8,6 +8,7 @@ from chainrule.compiler import layout
 from chainrule.compiler.build import Options, build
 from chainrule.compiler.ir import Graph, evaluate
 from chainrule.compiler.native.conv_plan import channels_last
+from chainrule.compiler.native.kernel import strides_of
 from chainrule.graph import Spec
 from chainrule.primitives import convolution, elementwise, linalg, movement, pooling, reduction
 
@@ -51,6 +52,15 @@ def test_results_do_not_depend_on_the_layout() -> None:
     found = build(graph, Options(redzones=True)).run(arrays)
     for array, expected in zip(found, evaluate(graph, arrays), strict=True):
         np.testing.assert_allclose(array, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_windows_between_inputs_and_outputs_stay_in_rows() -> None:
+    g = Graph()
+    x = g.input(Spec((2, 9, 8, 6), F))
+    y = g.add(elementwise.relu, g.add(elementwise.add, x, x))
+    g.outputs = [g.add(pooling.window_sum, y, out=(4, 3), **POOL)]
+    planned = build(g, Options(simplify=False)).plan
+    assert all(b.strides == strides_of(b.shape) for b in planned.buffers.values())
 
 
 def test_nothing_wishes_in_a_graph_without_images() -> None:

@@ -31,8 +31,11 @@ def choose(graph: Graph, kernels: Sequence[Kernel]) -> Strides:
     chosen: Strides = {}
     for kernel in kernels:
         if kernel.family in WISHING:
-            for op in kernel.ops:
-                chosen.update((v, s) for v, s in preferred_layout(op).items() if v not in fixed)
+            wishes = [preferred_layout(op) for op in kernel.ops]
+            if kernel.family == "pool" and any(v in fixed for one in wishes for v in one):
+                continue  # windows are as fast in rows, but not from one layout into the other
+            for one in wishes:
+                chosen.update((v, s) for v, s in one.items() if v not in fixed)
     return _trimmed(_spread(chosen, fixed, kernels))
 
 

@@ -138,3 +138,25 @@ def test_maxima_and_their_gradients(case: str, target: str, dtype: str, last: bo
         np.testing.assert_array_equal(found[take.output], taken)
         found = run(pool.paired(alone, [take.output]), {a: x}, [a, take.output])
         np.testing.assert_array_equal(found[take.output], taken)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("size", (32, 31), ids=("colliding", "apart"))
+def test_from_one_layout_into_the_other(size: int, target: str) -> None:
+    """Planes of 4096 bytes lie in one set of the cache: then rows run over lanes, not channels."""
+    how = {"kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1)}
+    x = draw((2, 9, size, size), "float32")
+    out, pairs = places(x.shape[2:], (3, 3), (1, 1), ((1, 1),) * 2, (1, 1), 0)
+    index = maxima(x, out, pairs)
+    total, numbers = np.zeros_like(x), np.nan_to_num(x, nan=3, neginf=-5)
+    for p, q in pairs:
+        total[(..., *p)] += numbers[(..., *q)]
+    for primitive, array, expected in (
+        (pooling.window_sum, numbers, total), (pooling.window_argmax, x, index),
+    ):  # fmt: skip
+        for mixed in (0, 1):
+            op = Op(primitive, [value(array)], {"out": out, **how})
+            turned = (op.inputs[0], op.output)[mixed]
+            strides = {turned: channels_last(array.shape)}
+            found = run_kernels(pool.kernels(op), {op.inputs[0]: array}, strides, host(target))
+            np.testing.assert_array_equal(found[op.output], expected)

@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from chainrule.compiler.ir import Op, Value
-from chainrule.compiler.native.kernel import strides_of
+from chainrule.compiler.native.kernel import Buffer, strides_of
 from chainrule.compiler.native.microkernel import cut
 from chainrule.graph import Shape
 
@@ -155,7 +157,15 @@ def preferred_layout(op: Op) -> dict[Value, tuple[int, ...]]:
     return {v: channels_last(v.shape) for v in images if v.shape[1] > FEW}
 
 
+def collides(buffer: Buffer) -> bool:
+    """Whether the channels of a place lie so that a cache holds few of them at a time, and writing
+    them one after the other takes each from memory again."""
+    step = abs(buffer.strides[1]) * np.dtype(buffer.dtype).itemsize  # type: ignore[call-overload]
+    return step > 0 and step % COLLISION == 0 and buffer.shape[1] > FEW
+
+
 FEW = 7
+COLLISION = 4096  # bytes of a first-level cache in each of its ways
 
 
 IMAGES = {

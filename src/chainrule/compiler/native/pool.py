@@ -28,7 +28,16 @@ from chainrule.compiler.native.conv_emit import (
     store_lanes,
     unravel,
 )
-from chainrule.compiler.native.conv_plan import Axis, Line, Range, Tile, adjoint, forward, tiles
+from chainrule.compiler.native.conv_plan import (
+    Axis,
+    Line,
+    Range,
+    Tile,
+    adjoint,
+    collides,
+    forward,
+    tiles,
+)
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel, strides_of
 from chainrule.compiler.native.text import Function, Int, Module, Reg, i64, type_of, vector
 
@@ -152,6 +161,7 @@ class _Emitter:
         self.steps = strides_of((kernel.y if self.route else kernel.x).shape[2:])
         self.channels = kernel.x.shape[1]
         self.across = self.x.strides[1] == 1 and self.channels > 1
+        self.across &= not any(map(collides, self.writes))
 
     def _move(self, f: Function, spot: _Spot, read: Offset, write: Offset) -> _Spot:
         return replace(
