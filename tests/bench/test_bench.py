@@ -159,3 +159,18 @@ def test_peers_keep_their_memory():
     finally:
         one.close()
     assert set(run.ENVIRONMENT) == {"torch", "jax"}
+
+
+def test_a_contestant_that_was_broken_off_runs_in_no_further_round():
+    class Pretended:
+        def __init__(self, name, steps):
+            self.name, self.steps, self.asked = name, steps, 0
+
+        def ask(self, run):
+            self.asked += 1
+            return {"times": [1.0] * self.steps, "peak": 1}
+
+    workers = [Pretended("quick", 3), Pretended("slow", 2)]
+    found = run.timed(workers, run.Settings(rounds=4), {"failed": {}}, run.quiet)
+    assert [w.asked for w in workers] == [4, 1]
+    assert [found[w.name]["steps"] for w in workers] == [12, 2]

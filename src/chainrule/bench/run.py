@@ -210,11 +210,16 @@ def started(
 def timed(
     workers: list[Worker], settings: Settings, record: dict[str, Any], say: Say
 ) -> dict[str, dict[str, Any]]:
-    """Let the contestants run in turn; the record of each that ran."""
+    """Let the contestants run in turn; the record of each that ran.
+
+    One whose steps take so long that a round was broken off runs in that round alone.
+    """
     times: dict[str, list[float]] = {w.name: [] for w in workers}
     peaks: dict[str, int] = {}
     for number in range(settings.rounds):
         for worker in workers:
+            if number and len(times[worker.name]) < 3:
+                continue
             say(f"{worker.name}, round {number + 1} of {settings.rounds}")
             answer = worker.ask(run=settings.seconds)
             if "error" in answer:
