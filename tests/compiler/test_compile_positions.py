@@ -81,3 +81,10 @@ def test_gradients_of_an_embedding() -> None:
     want = np.zeros_like(X)
     np.add.at(want, INDEX, 2 * X[INDEX])
     np.testing.assert_allclose(step(table, i).numpy(), want, rtol=1e-5)
+
+
+def test_a_reshape_that_must_not_copy_is_any_reshape():
+    """Where nothing has memory yet there is nothing to copy."""
+    x = cr.asarray(np.arange(6.0).reshape(2, 3))
+    f = cr.compile(lambda x: cr.reshape(x.T, (6,), copy=False) + cr.reshape(x, (6,), copy=False))
+    np.testing.assert_array_equal(f(x), x.numpy().T.ravel() + x.numpy().ravel())

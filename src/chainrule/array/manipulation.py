@@ -17,6 +17,7 @@ from chainrule.array._core import (
     check_device,
     concrete,
     distinct,
+    is_known,
     normalize_axes,
     normalize_axis,
     normalize_each,
@@ -44,7 +45,8 @@ def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
         z = distinct(source, x)
     else:
         z = p.reshape(source, shape=shape)
-    if copy is False and z.size and not np.may_share_memory(z._array, source._array):
+    known = copy is False and z.size and is_known(z)  # else there is no memory to share yet
+    if known and not np.may_share_memory(z._array, source._array):
         raise ArgumentError(
             f"reshape of {source.shape} to {shape} needs a copy, because x is not contiguous in "
             "memory; pass copy=None."
