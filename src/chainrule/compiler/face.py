@@ -189,20 +189,23 @@ class Compiled:
                 result = usual.call(*leaves)
                 if result is not UNUSUAL:
                     return result if usual.build is None else usual.build(result)
+        traces = self.traces
         result = self._call(shape, call, leaves, args, kwargs)
         last = self._last
         if last is not None and self._wants_native():
-            from chainrule.compiler.fast import follow
-
             before = last.usual
-            follow(last)
-            kept = [version.usual for version in self._versions]
-            others = [*self._usuals, *self._shaped]
-            others = [x for x in others if x is not before and x in kept][: USUALS - 1]
-            usuals = [x for x in (last.usual, *others) if x is not None]
-            self._usuals = [x for x in usuals if x.shape is None]
-            self._shaped = [x for x in usuals if x.shape is not None]
+            if _follow()(last) or self.traces != traces:
+                self._sort_usuals(last.usual, before)
         return result
+
+    def _sort_usuals(self, first: Usual | None, gone: Usual | None) -> None:
+        """Try this one first from now on, and none of versions that are not kept any more."""
+        kept = [version.usual for version in self._versions]
+        others = [*self._usuals, *self._shaped]
+        others = [x for x in others if x is not gone and x in kept][: USUALS - 1]
+        usuals = [x for x in (first, *others) if x is not None]
+        self._usuals = [x for x in usuals if x.shape is None]
+        self._shaped = [x for x in usuals if x.shape is not None]
 
     def _call(
         self, shape: Any, call: Callable[[Any], Any], leaves: list[Any],
@@ -358,6 +361,13 @@ def _parameter_names(function: Any) -> list[str]:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
+
+
+@functools.cache
+def _follow() -> Callable[[Version], bool]:
+    from chainrule.compiler.fast import follow  # which needs LLVM's side
+
+    return follow
 
 
 @functools.cache

@@ -339,16 +339,23 @@ def _renews(kept: Any, words: Any) -> Callable[[], None]:
     return renew
 
 
-def follow(version: Any) -> None:
+def follow(version: Any) -> bool:
     """After a call that was made in the other way: let the next one be usual, if it can be.
 
-    A record that is never of use is written ever more seldom.
+    A record that is never of use, or cannot be written, is thought of ever more seldom.
+
+    Returns:
+        Whether there is another record now, or none any more.
     """
     usual = version.usual
     if usual is not None:
         version.patience = 1 if usual.calls() else min(2 * version.patience, LONGEST)
         usual.forget()
     version.waited += 1
-    if version.waited >= version.patience:
-        version.waited = 0
-        version.usual = Usual(version) if is_usual(version) else None
+    if version.waited < version.patience:
+        return False
+    version.waited = 0
+    version.usual = Usual(version) if is_usual(version) else None
+    if version.usual is None:
+        version.patience = min(2 * version.patience, LONGEST)
+    return version.usual is not usual
