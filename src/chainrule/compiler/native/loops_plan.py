@@ -10,7 +10,7 @@ are rows and there are no passes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import index as ix
@@ -40,10 +40,13 @@ class Nest:
     inner: list[Var]
     stages: list[list[Node]]
     block: Var | None = None
+    known: list[Node] | None = field(default=None, repr=False)
 
     def nodes(self) -> list[Node]:
         """The nodes that its outputs are made of, inputs first."""
-        return list(reachable([node for *_, node in self.outputs]))
+        if self.known is None:
+            self.known = list(reachable([node for *_, node in self.outputs]))
+        return self.known
 
     def reads(self) -> list[Value]:
         """The values that it reads from buffers."""
@@ -258,7 +261,7 @@ def in_blocks(nest: Nest, count: int) -> dict[Value, Value]:
 
     Returns the values that the blocks' results form, along a new first axis, by what they are of.
     """
-    nest.stages, nest.outputs = nest.stages[:1], []
+    nest.stages, nest.outputs, nest.known = nest.stages[:1], [], None
     nest.block = Var(count)
     nest.rows = [nest.block, *nest.rows]
     partials: dict[Value, Value] = {}
