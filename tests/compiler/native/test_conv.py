@@ -13,6 +13,7 @@ from harness import run_kernels
 
 from chainrule.compiler.ir import Op, Value
 from chainrule.compiler.native import conv
+from chainrule.compiler.native.conv_weight_rows import RowSums
 from chainrule.compiler.native.jit import assembly
 from chainrule.compiler.native.kernel import FIRST, Buffer, strides_of
 from chainrule.compiler.native.program import export_kernels
@@ -68,6 +69,9 @@ CASES = {
     "far": ((1, 3, 4, 40), (5, 3, 2, 3), how((3, 2), ((2, 5), (9, 7)), (2, 4))),
     "sparse": ((1, 2, 7, 9), (3, 2, 1, 2), how((3, 4), ((0, 0), (0, 1)), (1, 1))),
     "small": ((6, 9, 2, 2), (17, 9, 3, 3), same(2, 3)),
+    # Planes of 4096 bytes lie in one set of a cache.
+    "colliding": ((3, 9, 32, 32), (17, 9, 3, 3), same(2, 3, stride=2)),
+    "colliding-depthwise": ((2, 20, 32, 32), (20, 1, 3, 3), same(2, 3, groups=20, stride=2)),
     # Few output channels, or input channels: rows run over lanes.
     "1d-few": ((3, 2, 70), (4, 2, 9), same(1, 9)),
     "bands": ((2, 20, 17, 31), (3, 20, 3, 5), how((1, 1), ((1, 1), (2, 2)), (1, 1))),
@@ -180,6 +184,35 @@ def test_a_weight_too_large_for_partial_sums(target: str) -> None:
     sums, total = conv.kernels(op)
     assert sums.writes[0].shape[0] == 1 and total.units >= 16
     check(op, (x, y), dw, target, False)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_bands_of_several_images(dtype: str) -> None:
+    """A unit goes from the last rows of an image to the first ones of the next, with zeros above.
+    Whole numbers are added up exactly."""
+    params, rng = same(2, 3), np.random.default_rng(8)
+    x, y = (rng.integers(-2, 3, (12, c, 40, 17)).astype("float64") for c in (3, 4))
+    _, dw = backward(x, np.zeros((4, 3, 3, 3)), y, **params)
+    a, c = (value(v.astype(dtype)) for v in (x, y))
+    op = Op(convolution.conv_weight, [a, c], {**params, "kernel": (3, 3)})
+    sums = conv.kernels(op)[0]
+    assert isinstance(sums, RowSums)
+    assert sums.bands > 1 and sums.blocks < 12 * sums.bands
+    for last in (False, True):
+        check(op, (x.astype(dtype), y.astype(dtype)), dw, TARGETS[0], last)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_do_not_see_what_no_output_meets(target: str) -> None:
+    """The last column lies beside the last vector's outputs, but only the last tap meets it."""
+    params = how((1, 1), ((0, 0), (0, 0)), (1, 1))
+    x, y = np.ones((1, 1, 4, 22), "float32"), np.ones((1, 2, 4, 20), "float32")
+    x[..., -1] = np.inf
+    expected = np.full((2, 1, 1, 3), 80.0)
+    expected[..., -1] = np.inf
+    op = Op(convolution.conv_weight, [value(x), value(y)], {**params, "kernel": (1, 3)})
+    for last in (False, True):
+        check(op, (x, y), expected, target, last)
 
 
 def test_kernels_alike_have_equal_shapes() -> None:
