@@ -30,7 +30,7 @@ from chainrule.compiler.native.conv_emit import (
 )
 from chainrule.compiler.native.conv_finish import SPILL, Along, Finished, ImageFinish
 from chainrule.compiler.native.conv_pack import PackWeights
-from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, pieces, tiles
+from chainrule.compiler.native.conv_plan import Axis, Line, Tile, axes_of, collides, pieces, tiles
 from chainrule.compiler.native.conv_rows import Rows, suits
 from chainrule.compiler.native.conv_weight import partial_sums
 from chainrule.compiler.native.kernel import PARAMETERS, Buffer, Buffers, Kernel
@@ -130,13 +130,15 @@ class _Emitter:
             self.finish.buffers = buffers
         self.lying = [buffers[kernel.x], buffers[kernel.writes[0]]]
         few = kernel.inside <= FEW and not kernel.depthwise
-        strided = [b.strides[1] != 1 and kernel.copies for b in self.lying]
+        # Planes that collide in the cache are worth a copy in any case.
+        apart = kernel.units > kernel.parts and any(map(collides, self.lying))
+        strided = [b.strides[1] != 1 and (kernel.copies or apart) for b in self.lying]
         self.copied = [strided[0] and not few, strided[1] and kernel.y.shape[1] > 1]
         self.copied[1] &= self.finish is None  # which writes to where its values lie
         room = kernel.room[0] * any(self.copied) + kernel.room[1] * self.copied[1]
         self.spill = kernel.together * room
         kernel.scratch = self.spill + SPILL * (self.finish is not None)
-        if self.copied[1]:  # what is copied back are whole images
+        if self.copied[1] or (apart and self.copied[0]):  # what is copied are whole images
             kernel.units, kernel.parts = kernel.units // kernel.parts, 1
         self.x, self.y = (
             packed(b) if copied else b for b, copied in zip(self.lying, self.copied, strict=True)
