@@ -33,6 +33,9 @@ ALIASED = 10
 """Rows of a tile whose distance in A is a multiple of a page: they share the ways of one set of the
 first-level cache."""
 
+STREAMED = 32
+"""So many floating-point operations for a byte that is read or written besides are few."""
+
 TALL = 1024
 """Rows from which on pages and lines of A and C are what tiles of many rows wait for."""
 
@@ -183,7 +186,9 @@ def tile_of(target: Target, p: Product, more: int) -> Pair:
     if aliased and best[0] > ALIASED:
         shapes = [(min(ALIASED, _high(target, wide)), wide) for wide in range(1, 5)]
         return min(shapes[:vectors], key=lambda shape: _cycles_of(p, vectors, *shape))
-    if p.rows < TALL and more <= caches.second():
+    streams = more * STREAMED > p.flops or p.columns > p.rows
+    streams = streams and more > caches.second()
+    if p.rows < TALL and not streams:
         return best
     enough = 1.015 * _cycles_of(p, vectors, *best)
     for wide in (4, 3):
