@@ -194,7 +194,8 @@ class Compiled:
         last = self._last
         if last is not None and self._wants_native():
             before = last.usual
-            if _follow()(last) or self.traces != traces:
+            # A first call takes long enough.
+            if self.traces != traces or _follow()(last):
                 self._sort_usuals(last.usual, before)
         return result
 
