@@ -128,6 +128,7 @@ def _kernels_dot(graph: Graph, kernels: Sequence[Kernel]) -> str:
     """A node for each kernel: its operations, and the states it gives their next values."""
     lines = [
         f"digraph {_quoted(graph.name)} {{",
+        "  graph [splines=line, nslimit=1, nslimit1=1, mclimit=0.2];  // or it takes minutes",
         '  node [shape=box, style=rounded, fontname="monospace", fontsize=10];',
     ]
     made: dict[Value, int] = {}
