@@ -133,9 +133,7 @@ def _kernels_dot(graph: Graph, kernels: Sequence[Kernel]) -> str:
     ]
     made: dict[Value, int] = {}
     for k, kernel in enumerate(kernels):
-        for op in kernel.ops:
-            for value in op.outputs:
-                made.setdefault(value, k)
+        made.update(dict.fromkeys(kernel.writes, k))
     updates = {graph.outputs[i]: graph.inputs[n] for i, n in graph.updates.items()}
     for k, kernel in enumerate(kernels):
         own = {value for op in kernel.ops for value in op.outputs}
@@ -148,8 +146,7 @@ def _kernels_dot(graph: Graph, kernels: Sequence[Kernel]) -> str:
             *list(layers)[:2], *sorted(states)[:4],
         ]  # fmt: skip
         lines.append(f"  k{k} [label={_quoted(chr(10).join(filter(None, label)))}];")
-        read = [x for op in kernel.ops for x in op.inputs if x not in own]
-        before = dict.fromkeys(made.get(x, k) for x in read)
+        before = dict.fromkeys(made.get(x, k) for x in kernel.reads)
         lines += [f"  k{other} -> k{k};" for other in before if other != k]
     return "\n".join([*lines, "}"]) + "\n"
 
