@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 import json
 import os
 import statistics
@@ -123,11 +123,19 @@ class Worker:
 
 
 def installed(peers: Sequence[str]) -> list[str]:
-    """Those of the peers that can be imported."""
+    """Those of the peers that are installed (a folder of that name beside the program is none)."""
     for peer in peers:
         if peer not in PEERS:
             raise ArgumentError(f"there is no peer {peer!r}; known: {', '.join(PEERS)}.")
-    return [p for p in peers if importlib.util.find_spec(p) is not None]
+    return [p for p in peers if _is_installed(p)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def contestants(workload: Workload, settings: Settings) -> list[tuple[str, str]]:

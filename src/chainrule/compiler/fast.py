@@ -311,8 +311,8 @@ def _runs(program: Any, words: Any, last: int) -> Callable[[], None]:
     def run() -> None:
         program.call()
         direct = program.direct()
-        if direct is None:
-            return
+        if direct is None or program.late is not None:
+            return  # the record without a job: what came late is raised when all is written
         arena = ctypes.addressof(program._table) + 8 * ARENA
         rows = (
             (arena, WHOLE, program._table[ARENA]),  # where it is not, the mark may be gone
