@@ -105,8 +105,8 @@ def chosen(x: Any) -> Any:
     return cr.cond(cr.sum(x) > 0, lambda x: cr.exp(x), lambda x: x * 2 - 1, x)
 
 
-def halved(x: Any) -> Any:
-    return cr.while_loop(lambda x: cr.sum(x * x) > 0.1, lambda x: x[::-1] / 2, x)
+def halved(x: Any, y: Any) -> Any:
+    return cr.while_loop(lambda c: cr.sum(c[0] ** 2) > 0.1, lambda c: (c[1] / 2, c[0] / 3), (x, y))
 
 
 def refused() -> None:
@@ -149,12 +149,12 @@ def other_branch(init: Any) -> Any:
     return broken
 
 
-def copied_at_once(init: Any) -> Any:
-    """The next carry is written where the one before is still read."""
+def crossed(init: Any) -> Any:
+    """Each part of the next carry is written where the other one belongs."""
 
     def broken(kernel: Any, *arguments: Any) -> None:
         init(kernel, *arguments)
-        kernel.ends = kernel.starts
+        kernel.ends.outputs = kernel.ends.outputs[::-1]
 
     return broken
 
@@ -193,8 +193,8 @@ BROKEN: dict[str, tuple[Any, str, Any, Check]] = {
         function(chosen, (4,)),
     ),
     "while_loop": (
-        branching.WhileKernel, "__init__", copied_at_once(branching.WhileKernel.__init__),
-        function(halved, (4,)),
+        branching.WhileKernel, "__init__", crossed(branching.WhileKernel.__init__),
+        function(halved, (4,), (4,)),
     ),
     "checks in bodies": (
         looping_checks, "Op", lenient, refused
