@@ -140,6 +140,10 @@ RULES_IN_WORDS: dict[str, tuple[Callable[[G], Value], list[str], float]] = {
         ),
         ["permute", "matmul"], 0,
     ),
+    "transposed product of a column and a row": (
+        lambda g: g.add(m.permute, g.add(linalg.matmul, g.x(4, 1), g.x(1, 5)), axes=(1, 0)),
+        ["reshape", "reshape", "matmul"], 0,
+    ),
     "set the whole": (
         lambda g: g.add(indexing.slice_set, g.x(3), g.x(3), starts=(0,), steps=(1,)), [], 0
     ),

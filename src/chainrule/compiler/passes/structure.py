@@ -224,7 +224,8 @@ def transposed_product(g: Rewriter, op: Op) -> Value | None:
     if not made_by(z, "matmul") or axes[-1] != rows:
         return None
     x, y = op_of(z).inputs
-    if not _turned(x) and not _turned(y):
+    is_outer = x.shape[-1] == 1  # of a column, which turned is a row, as it lies
+    if not (is_outer or _turned(x) or _turned(y)):
         return None
     product = g.make(linalg.matmul, _swap(g, y), _swap(g, x))
     others = {rows: columns, columns: rows}
